@@ -1,0 +1,99 @@
+//! Who has exited, and how: the only caller of waitid(2).
+//!
+//! SIGCHLD is read in a later turn of the loop than the one that cloned the child, so a pid that is watched in the
+//! turn of its clone is known before it can be reaped. Whatever nobody watches is an orphan that the kernel gave to
+//! PID 1: it is reaped and forgotten.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::error::{Context, Result};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    Exited(i32),
+    Signaled(i32),
+}
+
+impl ExitStatus {
+    /// The one number of the wire: the exit code, or 128 + the signal, as shells say it.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// A process's exit: a promise that any number of waiters can hold, during its life and after it.
+#[derive(Debug, Clone)]
+pub struct Exit(watch::Receiver<Option<ExitStatus>>);
+
+impl Exit {
+    pub fn status(&self) -> Option<ExitStatus> {
+        *self.0.borrow()
+    }
+
+    pub async fn wait(&self) -> ExitStatus {
+        let mut receiver = self.0.clone();
+        // The sender leaves the table only after it has sent a status, so a closed channel holds one.
+        match receiver.wait_for(Option::is_some).await.map(|status| *status) {
+            Ok(Some(status)) => status,
+            Ok(None) | Err(_) => ExitStatus::Signaled(nix::libc::SIGKILL),
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Reaper {
+    watched: RefCell<BTreeMap<i32, watch::Sender<Option<ExitStatus>>>>,
+}
+
+impl Reaper {
+    /// Takes note of a child; call it in the same turn as the clone.
+    pub fn watch(&self, pid: Pid) -> Exit {
+        let (sender, receiver) = watch::channel(None);
+        self.watched.borrow_mut().insert(pid.as_raw(), sender);
+        Exit(receiver)
+    }
+
+    /// Reaps for as long as the guest lives.
+    pub async fn run(&self) -> Result<()> {
+        let mut sigchld = signal(SignalKind::child()).context(|| "watch SIGCHLD".to_owned())?;
+        loop {
+            self.reap();
+            if sigchld.recv().await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn reap(&self) {
+        loop {
+            match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+                Ok(WaitStatus::Exited(pid, code)) => self.exited(pid, ExitStatus::Exited(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.exited(pid, ExitStatus::Signaled(signal as i32));
+                }
+                Err(Errno::EINTR) => {}
+                Ok(_) | Err(_) => return, // nobody left to reap: StillAlive or ECHILD
+            }
+        }
+    }
+
+    fn exited(&self, pid: Pid, status: ExitStatus) {
+        match self.watched.borrow_mut().remove(&pid.as_raw()) {
+            Some(sender) => {
+                sender.send_replace(Some(status));
+            }
+            None => log::debug!("reaped orphan {pid}: {status:?}"),
+        }
+    }
+}
