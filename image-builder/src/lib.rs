@@ -1,1 +1,25 @@
-//! (being built)
+//! Builds guest images and container images: the same input gives the same bytes, on every machine.
+//!
+//! ```text
+//! guest, busybox, dir, archive (docker, oci -> layers)      sources: each makes a Tree
+//!                        |
+//!                      tree, content                        names and metadata in memory, bytes where they are
+//!                        |
+//!                   cpio, erofs -> output                   writers: one file that appears whole or not at all
+//! ```
+//! Nothing is extracted to the host's file system and nothing needs root: a hostile archive can at most be refused.
+
+pub mod busybox;
+pub mod config;
+pub mod content;
+pub mod cpio;
+pub mod erofs;
+pub mod error;
+pub mod guest;
+pub mod manifest;
+pub mod output;
+pub mod progress;
+pub mod tree;
+
+pub use config::{Image, ImageConfig};
+pub use error::{Error, ErrorKind, Result};

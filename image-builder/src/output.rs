@@ -1,0 +1,159 @@
+//! An output file that appears whole or not at all: it is written beside its place under a temporary name, and renamed
+//! when all is done. Blocks of zeros are left as holes, every byte goes through SHA-256 on its way.
+
+use crate::error::{Context, Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs::Permissions;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tempfile::NamedTempFile;
+
+/// Zeros are left out in units of this size.
+const BLOCK: usize = 4096;
+
+/// What was written: for manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The file's length, padding included.
+    pub size: u64,
+    /// Bytes that hold something: all blocks less the holes.
+    pub stored: u64,
+    /// SHA-256 of the whole file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A file under construction.
+pub struct Output {
+    file: NamedTempFile,
+    position: u64,
+    stored: u64,
+    hash: Sha256,
+}
+
+impl Output {
+    /// Starts a file that will be at `path`. Missing parent directories are made.
+    pub fn create(path: &Path) -> Result<Output> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| Error::io(format!("create {path:?}: not a file name")))?;
+        let parent = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Err(Error::io(format!("create {path:?}: not a file name"))),
+        };
+        std::fs::create_dir_all(parent).context(|| format!("create directory {parent:?}"))?;
+        let prefix = format!(".{}.", name.to_string_lossy());
+        let file = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(".tmp")
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(parent)
+            .context(|| format!("create a temporary file in {parent:?}"))?;
+        Ok(Output { file, position: 0, stored: 0, hash: Sha256::new() })
+    }
+
+    /// How many bytes there are so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Appends bytes.
+    pub fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        while !bytes.is_empty() {
+            let (run, zeros) = next_run(bytes);
+            let (now, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
+            match zeros {
+                true => self
+                    .file
+                    .seek(SeekFrom::Current(i64::try_from(run).unwrap_or(i64::MAX)))
+                    .map(drop),
+                false => self.file.write_all(now),
+            }
+            .context(|| format!("write {:?}", self.file.path()))?;
+            self.stored += if zeros { 0 } else { run as u64 };
+            self.position += run as u64;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// Appends zeros up to the next multiple of `alignment`.
+    pub fn pad(&mut self, alignment: u64) -> Result<()> {
+        let mut left = self.position.next_multiple_of(alignment) - self.position;
+        let zeros = [0; BLOCK];
+        while left > 0 {
+            let size = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
+            self.append(zeros.get(..size).unwrap_or_default())?;
+            left -= size as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name; what had this name before is replaced in one step.
+    pub fn finish(self, path: &Path) -> Result<Written> {
+        let Output { file, position, stored, hash } = self;
+        file.as_file().set_len(position).context(|| format!("set the length of {path:?}"))?;
+        let mode = Permissions::from_mode(0o644); // whatever the umask is
+        file.as_file().set_permissions(mode).context(|| format!("chmod {path:?}"))?;
+        file.persist(path).map_err(|err| err.error).context(|| format!("rename to {path:?}"))?;
+        Ok(Written { size: position, stored, sha256: hex(&hash.finalize()) })
+    }
+}
+
+/// How long the bytes at the start stay all zero, or not all zero, in whole blocks where there are any.
+fn next_run(bytes: &[u8]) -> (usize, bool) {
+    let is_zero = |block: &[u8]| block.len() == BLOCK && block.iter().all(|byte| *byte == 0);
+    let mut blocks = bytes.chunks(BLOCK);
+    let zeros = blocks.next().is_some_and(is_zero);
+    let more = blocks.take_while(|block| is_zero(block) == zeros).count();
+    (((more + 1) * BLOCK).min(bytes.len()), zeros)
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a small file whole or not at all.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<Written> {
+    let mut output = Output::create(path)?;
+    output.append(bytes)?;
+    output.finish(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn zeros_become_holes_and_bytes_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/out");
+        let mut bytes = vec![0u8; 1 << 20];
+        bytes[5000] = 7;
+        let mut output = Output::create(&path).unwrap();
+        output.append(&bytes).unwrap();
+        output.append(b"end").unwrap();
+        output.pad(1 << 20).unwrap();
+        let written = output.finish(&path).unwrap();
+        bytes.extend_from_slice(b"end");
+        bytes.resize(2 << 20, 0);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        assert_eq!(written.sha256, hex(&Sha256::digest(&bytes)));
+        let stat = std::fs::metadata(&path).unwrap();
+        assert!(stat.blocks() * 512 < 64 << 10, "{} blocks", stat.blocks());
+        assert_eq!(stat.mode() & 0o7777, 0o644);
+    }
+
+    #[test]
+    fn a_file_that_is_not_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut output = Output::create(&dir.path().join("out")).unwrap();
+        output.append(b"half").unwrap();
+        drop(output);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
