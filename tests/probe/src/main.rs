@@ -1,2 +1,68 @@
-//! (being built)
-fn main() {}
+//! The payload of the tests: one static binary that acts on command and says what it sees.
+//!
+//! `probe COMMAND ARGS...`. A command that acts does one thing that a container's process may do (exit, ignore
+//! signals, write megabytes, leave orphans); `view` prints all that a process can find out about itself, one
+//! `name=value` a line, so that a test compares facts and not the output of somebody's tools. It runs as an image's
+//! only file: it needs no shell, no library and no `/proc` unless a command is about it.
+//!
+//! A wrong use of it is status 99 and a line on stderr, so that no test takes it for an answer.
+
+mod act;
+mod view;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Said for a command that is unknown or badly used, or a system call that failed.
+const MISUSED: u8 = 99;
+
+/// What a command comes back with: its exit code.
+type Outcome = io::Result<u8>;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match run(&command, &rest) {
+        Ok(code) => ExitCode::from(code),
+        Err(err) => {
+            // If stderr is closed the exit code still says it.
+            let said = writeln!(io::stderr(), "probe {command}: {err}");
+            ExitCode::from(if said.is_ok() { MISUSED } else { MISUSED + 1 })
+        }
+    }
+}
+
+fn run(command: &str, args: &[String]) -> Outcome {
+    match (command, args) {
+        ("echo", words) => act::echo(words),
+        ("exit", [code]) => parse(code),
+        ("kill-self", [signal]) => act::kill_self(parse(signal)?),
+        ("ignore-signals", []) => act::ignore_signals(),
+        ("catch", [signal, code]) => act::catch(parse(signal)?, parse(code)?),
+        ("sleep", [milliseconds]) => act::sleep(parse(milliseconds)?),
+        ("write", [stream, bytes]) => act::write(stream, parse(bytes)?),
+        ("write-both", [bytes]) => act::write_both(parse(bytes)?),
+        ("sum", []) => act::sum(),
+        ("cat", []) => act::cat(),
+        ("orphans", [count, milliseconds]) => act::orphans(parse(count)?, parse(milliseconds)?),
+        ("allocate", [mebibytes]) => act::allocate(parse(mebibytes)?),
+        ("read", paths) => act::read(paths),
+        ("open-write", [path]) => act::open_for_writing(path),
+        ("make-node", [path]) => act::make_node(path),
+        ("resize", [columns, rows]) => act::await_size(parse(columns)?, parse(rows)?),
+        ("view", []) => view::print(),
+        ("guest", [proc]) => view::print_guest(proc),
+        ("init-memory", [proc]) => view::print_init_memory(proc),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{args:?}: no such command, or not its arguments"),
+        )),
+    }
+}
+
+fn parse<T: std::str::FromStr>(word: &str) -> io::Result<T> {
+    word.parse().map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{word:?}: not a number in range"))
+    })
+}

@@ -1,0 +1,217 @@
+//! Commands that do one thing each.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::termios::tcgetwinsize;
+use sha2::{Digest, Sha256};
+
+use crate::Outcome;
+
+/// One write(2): less than a pipe holds, so that a reader sees output flow and not one lump.
+const CHUNK: usize = 16 * 1024;
+/// Prime, so that a lost, doubled or moved page shifts the pattern and the hash shows it.
+const PATTERN_PERIOD: usize = 251;
+
+/// Each argument on a line of its own.
+pub fn echo(words: &[String]) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    for word in words {
+        writeln!(stdout, "{word}")?;
+    }
+    Ok(0)
+}
+
+/// Dies by the signal, as the kernel's default has it.
+pub fn kill_self(signo: i32) -> Outcome {
+    raise(Signal::try_from(signo)?)?;
+    sleep(10_000) // a signal that is not deadly, or PID 1 that sends to itself: the caller's deadline finds it
+}
+
+/// Says `ready` and then sleeps for ever under signals that ask a process to go; only SIGKILL ends it.
+pub fn ignore_signals() -> Outcome {
+    for asked in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        dispose(asked, SigHandler::SigIgn)?;
+    }
+    say("ready")?;
+    loop {
+        thread::park();
+    }
+}
+
+/// Says `ready`, waits for the signal, says which came and exits with the code.
+pub fn catch(signo: i32, code: u8) -> Outcome {
+    extern "C" fn nothing(_: i32) {}
+    let awaited = Signal::try_from(signo)?;
+    dispose(awaited, SigHandler::Handler(nothing))?; // seen by who asks whether this process handles it
+    let mut set = SigSet::empty();
+    set.add(awaited);
+    set.thread_block()?;
+    say("ready")?;
+    let came = set.wait()?;
+    say(&format!("caught {}", came.as_str()))?;
+    Ok(code)
+}
+
+#[allow(unsafe_code)] // signal(2) has no safe form in nix
+fn dispose(which: Signal, how: SigHandler) -> io::Result<()> {
+    // SAFETY: the only handler that this program installs does nothing, which is async-signal-safe.
+    unsafe { signal(which, how) }?;
+    Ok(())
+}
+
+pub fn sleep(milliseconds: u64) -> Outcome {
+    thread::sleep(Duration::from_millis(milliseconds));
+    Ok(0)
+}
+
+/// The pattern, so many bytes of it, to `stdout` or `stderr`.
+pub fn write(stream: &str, bytes: usize) -> Outcome {
+    match stream {
+        "stdout" => pour(io::stdout().lock(), bytes)?,
+        "stderr" => pour(io::stderr().lock(), bytes)?,
+        other => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{other:?}: stdout or stderr"),
+            ));
+        }
+    }
+    Ok(0)
+}
+
+/// The pattern to both streams, chunk by chunk in turn.
+pub fn write_both(bytes: usize) -> Outcome {
+    let pattern = pattern(bytes);
+    for chunk in pattern.chunks(CHUNK) {
+        io::stdout().lock().write_all(chunk)?;
+        io::stderr().lock().write_all(chunk)?;
+    }
+    io::stdout().flush()?;
+    Ok(0)
+}
+
+fn pour(mut stream: impl Write, bytes: usize) -> io::Result<()> {
+    for chunk in pattern(bytes).chunks(CHUNK) {
+        stream.write_all(chunk)?;
+    }
+    stream.flush()
+}
+
+/// The tests make the same bytes on their side of the wire.
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..PATTERN_PERIOD).filter_map(|index| u8::try_from(index).ok()).cycle().take(bytes).collect()
+}
+
+/// Length and hash of stdin up to its end.
+pub fn sum() -> Outcome {
+    let (mut hash, mut total, mut buffer) = (Sha256::new(), 0_u64, vec![0; CHUNK]);
+    let mut stdin = io::stdin().lock();
+    loop {
+        let got = stdin.read(&mut buffer)?;
+        let Some(bytes) = buffer.get(..got).filter(|bytes| !bytes.is_empty()) else { break };
+        hash.update(bytes);
+        total += u64::try_from(got).unwrap_or_default();
+    }
+    say(&format!("bytes={total}"))?;
+    say(&format!("sha256={}", hex(&hash.finalize())))?;
+    Ok(0)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// stdin to stdout.
+pub fn cat() -> Outcome {
+    io::copy(&mut io::stdin().lock(), &mut io::stdout().lock())?;
+    Ok(0)
+}
+
+/// Starts children that sleep, and goes without waiting for them.
+pub fn orphans(count: u32, milliseconds: u64) -> Outcome {
+    let myself = std::env::current_exe()?;
+    for _ in 0..count {
+        let sleeper = Command::new(&myself)
+            .args(["sleep", &milliseconds.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        drop(sleeper); // not waited for: that is the point
+    }
+    say(&format!("orphans={count}"))?;
+    Ok(0)
+}
+
+/// Takes memory and touches every page of it.
+pub fn allocate(mebibytes: usize) -> Outcome {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    for done in 1..=mebibytes {
+        held.push(vec![1; 1 << 20]);
+        say(&format!("allocated={done}"))?;
+    }
+    Ok(0)
+}
+
+/// What each file says, as `path=length:first line`, or `path=error:ERRNO`: what masking and read-only leave of it.
+pub fn read(paths: &[String]) -> Outcome {
+    for path in paths {
+        let mut content = Vec::new();
+        match File::open(path).and_then(|mut file| file.read_to_end(&mut content)) {
+            Ok(length) => {
+                let first = String::from_utf8_lossy(&content);
+                say(&format!("{path}={length}:{}", first.lines().next().unwrap_or_default()))?;
+            }
+            Err(err) => say(&format!("{path}=error:{}", err.raw_os_error().unwrap_or_default()))?,
+        }
+    }
+    Ok(0)
+}
+
+/// `open=ok`, or `open=ERRNO`.
+pub fn open_for_writing(path: &str) -> Outcome {
+    say_result("open", OpenOptions::new().write(true).open(path).map(drop))
+}
+
+/// Makes a node for the first virtio disk and opens it: `make=`, then `open=`, each `ok` or an errno.
+pub fn make_node(path: &str) -> Outcome {
+    const VIRTIO_BLK_MAJOR: u32 = 254; // the first dynamic one: what the guest's kernel gives virtio_blk
+    let device = makedev(VIRTIO_BLK_MAJOR, 0);
+    let made = mknodat(CWD, path, FileType::BlockDevice, Mode::from_raw_mode(0o600), device);
+    say_result("make", made.map_err(io::Error::from))?;
+    say_result("open", File::open(path).map(drop))
+}
+
+fn say_result(name: &str, result: io::Result<()>) -> Outcome {
+    match result {
+        Ok(()) => say(&format!("{name}=ok"))?,
+        Err(err) => say(&format!("{name}={}", err.raw_os_error().unwrap_or_default()))?,
+    }
+    Ok(0)
+}
+
+/// Says `ready`, then waits until the terminal on stdin has the size, and says so.
+pub fn await_size(columns: u16, rows: u16) -> Outcome {
+    say("ready")?;
+    loop {
+        let size = tcgetwinsize(io::stdin())?;
+        if (size.ws_col, size.ws_row) == (columns, rows) {
+            say(&format!("size={columns}x{rows}"))?;
+            return Ok(0);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A line on stdout, at once: whoever waits for it reads a pipe.
+fn say(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
