@@ -87,10 +87,8 @@ impl Facts {
     fn process(&mut self) {
         self.add("pid", getpid().as_raw_nonzero());
         self.add("ppid", getppid().map_or(0, |pid| pid.as_raw_nonzero().get()));
-        self.add_result(
-            "sid",
-            getsid(None).map(|sid| sid.as_raw_nonzero()).map_err(io::Error::from),
-        );
+        // 0: the session's leader is outside this pid namespace, which rustix's type cannot say.
+        self.add_result("sid", nix::unistd::getsid(None).map_err(io::Error::from));
         let name = uname();
         self.add("hostname", name.nodename().to_string_lossy());
         self.add("kernel", name.release().to_string_lossy());
