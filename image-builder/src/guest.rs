@@ -25,7 +25,7 @@ const DIRECTORIES: [(&str, u16); 7] = [
 /// The tree of a guest whose PID 1 is the program at `init`, which must be a static ELF file.
 pub fn tree(init: &Path) -> Result<Tree> {
     let file = File::open(init).context(|| {
-        format!("open init {init:?} (build it: cargo build --profile guest -p hyperstart-init)")
+        format!("open init {init:?} (build it: cargo build --profile tiny -p hyperstart-init)")
     })?;
     check_program(&file).context(|| format!("use {init:?} as init"))?;
     let length = file.metadata().context(|| format!("stat {init:?}"))?.len();
