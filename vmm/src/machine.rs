@@ -1,0 +1,258 @@
+//! What a VM is, said without QEMU's words.
+//!
+//! A [`Machine`] is plain data that the caller fills; [`Machine::check`] refuses what cannot work before anything is
+//! started, so that the reason is ours and not a line of QEMU's stderr. How QEMU is told is `qemu`'s business.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::accel::Accel;
+use crate::error::{Error, Result};
+
+/// Which board the VM has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineKind {
+    /// Devices on virtio-mmio, no PCI, no ACPI: the fastest boot. Boots an initrd only.
+    Microvm,
+    /// PCI Express and ACPI; can have persistent memory.
+    Q35,
+    /// The older PCI board; can have persistent memory.
+    Pc,
+}
+
+impl MachineKind {
+    /// The name that QEMU and people use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Microvm => "microvm",
+            Self::Q35 => "q35",
+            Self::Pc => "pc",
+        }
+    }
+
+    /// Whether devices hang on a PCI bus (else on virtio-mmio).
+    pub fn has_pci(self) -> bool {
+        match self {
+            Self::Microvm => false,
+            Self::Q35 | Self::Pc => true,
+        }
+    }
+}
+
+/// Where the guest's root comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// A cpio archive that the kernel unpacks into memory.
+    Initrd(PathBuf),
+    /// An EROFS image, mapped as persistent memory and used in place (DAX): `root=/dev/pmem0`.
+    Rootfs(PathBuf),
+}
+
+/// Which device shows persistent memory to the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PmemKind {
+    /// virtio-pmem-pci: any file whose size is a multiple of 2 MiB, with DAX.
+    #[default]
+    VirtioPmem,
+    /// An ACPI NVDIMM: DAX only if the guest's kernel gives plain regions a page map.
+    Nvdimm,
+}
+
+/// How bytes reach the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportKind {
+    /// The kernel's vhost-vsock: needs `/dev/vhost-vsock`.
+    VhostVsock,
+    /// virtio-vsock from user space: needs the `vhost-device-vsock` daemon.
+    VhostUserVsock,
+    /// One virtio-serial port, shared by all clients: needs nothing.
+    Serial,
+}
+
+impl TransportKind {
+    /// The name used in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VhostVsock => "vhost-vsock",
+            Self::VhostUserVsock => "vhost-user-vsock",
+            Self::Serial => "serial",
+        }
+    }
+}
+
+/// A file or block device that the guest sees as a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// A raw image, or a block device of the host.
+    pub path: PathBuf,
+    /// Whether the guest may only read it. Only read-only images are mapped as persistent memory.
+    pub read_only: bool,
+}
+
+/// A directory of the host that the guest can mount by 9p.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The directory.
+    pub path: PathBuf,
+    /// The name that the guest mounts: at most 31 bytes.
+    pub tag: String,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// What a VM is. Made by [`Machine::new`], then adjusted field by field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The board.
+    pub kind: MachineKind,
+    /// What runs guest code; `None`: the best that works here (see `accel`), or `HYPERSTART_ACCEL`.
+    pub accel: Option<Accel>,
+    /// QEMU's binary; `None`: `HYPERSTART_QEMU`, or `qemu-system-x86_64` in `PATH`.
+    pub qemu: Option<PathBuf>,
+    /// The guest's kernel: a PVH `vmlinux` or a `bzImage`.
+    pub kernel: PathBuf,
+    /// The guest's root.
+    pub boot: Boot,
+    /// Guest memory, in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// How bytes reach the agent; `None`: the best available, in the order of [`TransportKind`].
+    pub transport: Option<TransportKind>,
+    /// How persistent memory is shown to the guest, on a board that can have it.
+    pub pmem: PmemKind,
+    /// Disks, besides the root. Find them in the guest by `Vm::disk_device`.
+    pub disks: Vec<Disk>,
+    /// Directories shared with the guest.
+    pub shares: Vec<Share>,
+    /// More words for the kernel's command line; they come last and so win.
+    pub cmdline: Vec<String>,
+    /// One instruction is one nanosecond of guest time: repeatable counts for benches. TCG only, slow.
+    pub icount: bool,
+    /// A TCG plugin, as QEMU's `-plugin` takes it. TCG only.
+    pub plugin: Option<String>,
+    /// More arguments for QEMU, unchecked: for tests and benches.
+    pub qemu_args: Vec<OsString>,
+}
+
+/// The longest kernel command line that x86 takes (COMMAND_LINE_SIZE), less its end and what QEMU adds for virtio-mmio.
+const MAX_CMDLINE_BYTES: usize = 2048 - 1 - 512;
+/// The longest 9p tag (QEMU's MAX_TAG_LEN - 1).
+const MAX_TAG_BYTES: usize = 31;
+/// The most disks and shares together: what fits on a microvm's virtio-mmio slots beside our own devices.
+const MAX_DEVICES: usize = 16;
+
+impl Machine {
+    /// A machine of 1 CPU and 64 MiB: a microvm for an initrd, a q35 for a rootfs image.
+    pub fn new(kernel: impl Into<PathBuf>, boot: Boot) -> Self {
+        let kind = match boot {
+            Boot::Initrd(_) => MachineKind::Microvm,
+            Boot::Rootfs(_) => MachineKind::Q35,
+        };
+        Self {
+            kind,
+            accel: None,
+            qemu: None,
+            kernel: kernel.into(),
+            boot,
+            memory_mib: 64,
+            cpus: 1,
+            transport: None,
+            pmem: PmemKind::default(),
+            disks: Vec::new(),
+            shares: Vec::new(),
+            cmdline: Vec::new(),
+            icount: false,
+            plugin: None,
+            qemu_args: Vec::new(),
+        }
+    }
+
+    /// Refuses what cannot work, from the description alone.
+    ///
+    /// # Errors
+    /// [`Error::Machine`], with the field and the reason.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Machine { kind: self.kind, reason });
+        if matches!(self.boot, Boot::Rootfs(_)) && !self.kind.has_pci() {
+            return refuse(
+                "it has no persistent memory to boot a rootfs from: use q35 or pc".into(),
+            );
+        }
+        if self.memory_mib == 0 {
+            return refuse("memory of 0 MiB".into());
+        }
+        if self.cpus == 0 || self.cpus > 64 {
+            return refuse(format!("{} CPUs: 1 to 64 are possible", self.cpus));
+        }
+        if self.accel == Some(Accel::Kvm) && (self.icount || self.plugin.is_some()) {
+            return refuse("icount and plugins need the accelerator tcg".into());
+        }
+        if self.icount && self.cpus != 1 {
+            return refuse(format!("{} CPUs: icount needs 1", self.cpus));
+        }
+        if self.disks.len() + self.shares.len() > MAX_DEVICES {
+            return refuse(format!("more than {MAX_DEVICES} disks and shares"));
+        }
+        if self.cmdline.iter().map(|word| word.len() + 1).sum::<usize>() > MAX_CMDLINE_BYTES {
+            return refuse(format!("kernel command line longer than {MAX_CMDLINE_BYTES} bytes"));
+        }
+        self.check_tags().or_else(refuse)
+    }
+
+    fn check_tags(&self) -> std::result::Result<(), String> {
+        for (index, Share { tag, .. }) in self.shares.iter().enumerate() {
+            if tag.is_empty() || tag.len() > MAX_TAG_BYTES {
+                return Err(format!("share tag {tag:?}: 1 to {MAX_TAG_BYTES} bytes are possible"));
+            }
+            if self.shares.iter().take(index).any(|earlier| earlier.tag == *tag) {
+                return Err(format!("share tag {tag:?}: used twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn microvm() -> Machine {
+        Machine::new("/k", Boot::Initrd("/i".into()))
+    }
+
+    fn reason(machine: &Machine) -> String {
+        machine.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_boot_mode_chooses_the_board() {
+        assert_eq!(microvm().kind, MachineKind::Microvm);
+        assert_eq!(Machine::new("/k", Boot::Rootfs("/r".into())).kind, MachineKind::Q35);
+        microvm().check().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let mut rootfs = Machine::new("/k", Boot::Rootfs("/r".into()));
+        rootfs.kind = MachineKind::Microvm;
+        assert!(reason(&rootfs).contains("use q35 or pc"));
+
+        assert!(reason(&Machine { memory_mib: 0, ..microvm() }).contains("0 MiB"));
+        assert!(reason(&Machine { cpus: 65, ..microvm() }).contains("65 CPUs"));
+        assert!(reason(&Machine { cpus: 2, icount: true, ..microvm() }).contains("icount"));
+        let kvm = Machine { accel: Some(Accel::Kvm), icount: true, ..microvm() };
+        assert!(reason(&kvm).contains("tcg"));
+        let long = Machine { cmdline: vec!["x".repeat(3000)], ..microvm() };
+        assert!(reason(&long).contains("command line"));
+    }
+
+    #[test]
+    fn tags_are_short_and_unique() {
+        let share = |tag: &str| Share { path: "/d".into(), tag: tag.into(), read_only: false };
+        let twice = Machine { shares: vec![share("a"), share("a")], ..microvm() };
+        assert!(reason(&twice).contains("used twice"));
+        let long = Machine { shares: vec![share(&"x".repeat(32))], ..microvm() };
+        assert!(reason(&long).contains("1 to 31 bytes"));
+    }
+}

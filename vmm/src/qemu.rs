@@ -1,0 +1,413 @@
+//! How QEMU is told what a [`Machine`] is: a pure function from the description to an argument list.
+//!
+//! Nothing is started or looked at here; what had to be found out first (accelerator, sockets, sizes) comes in as
+//! [`Wiring`]. The list is compatible with QEMU 7.2 to 10. Choices worth a reason:
+//!
+//! - QEMU is the *client* of its control and serial sockets: no polling for sockets to appear, and a QEMU that starts
+//!   after its owner has died finds nobody listening and ends.
+//! - The console is QEMU's stdout: its end of file says that all output was seen.
+//! - Every device is given its slot, so that disks have the same names in the guest whatever else there is.
+//! - `-cpu max` has RDRAND, so that the kernel's first random bytes cost nothing; virtio-rng only where it has not.
+//! - `panic=-1` with `-no-reboot` makes QEMU end when the kernel panics, `reboot=t` when init reboots, with no firmware.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use hyperstart_protocol::SERIAL_PORT_NAME;
+
+use crate::accel::Accel;
+use crate::machine::{Boot, Disk, Machine, MachineKind, PmemKind, Share};
+
+/// What had to be found out before QEMU can be told.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// What runs guest code.
+    pub accel: Accel,
+    /// Whether the guest's CPU has no RDRAND, so that it needs an entropy device.
+    pub needs_rng: bool,
+    /// Whether QEMU confines itself by seccomp.
+    pub sandbox: bool,
+    /// The socket on which we wait for QEMU's control connection.
+    pub qmp: PathBuf,
+    /// How bytes reach the agent.
+    pub channel: Channel,
+    /// The size of the rootfs image in bytes; 0 with an initrd.
+    pub rootfs_bytes: u64,
+    /// One for each of the machine's disks.
+    pub disks: Vec<DiskFacts>,
+    /// Whether we may change file owners, so that a share can keep them.
+    pub privileged: bool,
+}
+
+/// How bytes reach the agent, with what QEMU must know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The kernel's vsock, at this context id; the guest says ready to this port of ours.
+    VhostVsock {
+        /// The guest's context id.
+        cid: u32,
+        /// The host's port for READY.
+        ready_port: u32,
+    },
+    /// A daemon's vsock, behind its vhost-user socket.
+    VhostUserVsock {
+        /// The daemon's socket for QEMU.
+        socket: PathBuf,
+        /// The host's port for READY.
+        ready_port: u32,
+    },
+    /// A virtio-serial port, whose host side is a connection to our socket.
+    Serial {
+        /// Our socket.
+        socket: PathBuf,
+    },
+}
+
+/// What is known of a disk's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// Whether it is a block device of the host, not a file.
+    pub block_device: bool,
+    /// Its size in bytes, if it is a file.
+    pub bytes: u64,
+}
+
+/// Where a disk is in the guest, in the words of a Kata storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskDevice {
+    /// The storage driver: `mmioblk`, `blk`, `virtio-pmem` or `nvdimm`.
+    pub driver: &'static str,
+    /// The storage's source: a PCI path for `blk` (`"05"`), else the same as `path`.
+    pub source: String,
+    /// The device node in the guest, such as `/dev/vda` or `/dev/pmem1`.
+    pub path: String,
+}
+
+impl DiskDevice {
+    /// Whether a filesystem on it can be used in place (`dax=always`).
+    pub fn is_pmem(&self) -> bool {
+        self.path.starts_with("/dev/pmem")
+    }
+}
+
+/// What persistent memory must be a multiple of.
+pub const PMEM_ALIGN: u64 = 2 << 20;
+/// The first PCI slot that is ours: 0 is the host bridge, 1 the older board's ISA bridge.
+const FIRST_SLOT: u32 = 2;
+const GIB: u64 = 1 << 30;
+/// Guest time is virtual, so the kernel is told its frequency instead of the host's.
+const ICOUNT_TSC: &str = "tsc_early_khz=1000000";
+/// `spawn`: QEMU never starts a program for us.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// QEMU's arguments, without the program.
+pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<OsString> {
+    let mut args = Args { list: Vec::new(), kind: machine.kind, next_slot: FIRST_SLOT };
+    args.process(wiring);
+    args.board(machine, wiring);
+    args.kernel(machine, wiring);
+    args.console_and_control(wiring);
+    args.disks(machine, wiring);
+    args.channel(&wiring.channel);
+    for (index, share) in machine.shares.iter().enumerate() {
+        args.share(index, share, wiring.privileged);
+    }
+    if wiring.needs_rng {
+        let rng = args.device("virtio-rng").text("");
+        args.add("-device", rng);
+    }
+    args.bench(machine);
+    args.list.extend(machine.qemu_args.iter().cloned());
+    args.list
+}
+
+/// Where each of the machine's disks is in the guest, in their order.
+pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
+    let mut slot = FIRST_SLOT + root_slots(machine);
+    let mut next_pmem = u32::from(matches!(machine.boot, Boot::Rootfs(_)));
+    let mut letters = 'a'..='z';
+    let device = |(disk, facts): (&Disk, &DiskFacts)| {
+        let pmem = is_pmem(machine, disk, facts);
+        let path = if pmem {
+            format!("/dev/pmem{next_pmem}")
+        } else {
+            format!("/dev/vd{}", letters.next().unwrap_or('?')) // Machine::check allows fewer than 26
+        };
+        let (driver, source) = match (machine.kind, pmem, machine.pmem) {
+            (MachineKind::Microvm, _, _) => ("mmioblk", path.clone()),
+            (MachineKind::Q35 | MachineKind::Pc, true, PmemKind::VirtioPmem) => {
+                ("virtio-pmem", path.clone())
+            }
+            (MachineKind::Q35 | MachineKind::Pc, true, PmemKind::Nvdimm) => {
+                ("nvdimm", path.clone())
+            }
+            (MachineKind::Q35 | MachineKind::Pc, false, _) => ("blk", format!("{slot:02x}")),
+        };
+        next_pmem += u32::from(pmem);
+        slot += u32::from(!pmem || machine.pmem == PmemKind::VirtioPmem);
+        DiskDevice { driver, source, path }
+    };
+    machine.disks.iter().zip(&wiring.disks).map(device).collect()
+}
+
+/// The kernel's command line.
+pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
+    let mut words: Vec<String> =
+        ["console=ttyS0", "quiet", "reboot=t", "panic=-1"].map(str::to_owned).into();
+    if matches!(machine.boot, Boot::Rootfs(_)) {
+        let root =
+            ["root=/dev/pmem0", "rootfstype=erofs", "rootflags=dax=always", "ro", "init=/init"];
+        words.extend(root.map(str::to_owned));
+    }
+    if machine.icount {
+        words.push(ICOUNT_TSC.to_owned());
+    }
+    match &wiring.channel {
+        Channel::VhostVsock { ready_port, .. } | Channel::VhostUserVsock { ready_port, .. } => {
+            words.push(format!("hyperstart.ready={ready_port}"));
+        }
+        Channel::Serial { .. } => {}
+    }
+    words.extend(machine.cmdline.iter().cloned());
+    words.join(" ")
+}
+
+/// A read-only image is mapped rather than read, in the boot mode that is about that, if its size allows it.
+fn is_pmem(machine: &Machine, disk: &Disk, facts: &DiskFacts) -> bool {
+    matches!(machine.boot, Boot::Rootfs(_))
+        && machine.kind.has_pci()
+        && disk.read_only
+        && !facts.block_device
+        && facts.bytes > 0
+        && facts.bytes.is_multiple_of(PMEM_ALIGN)
+}
+
+/// How many PCI slots the root takes: they come before those of the disks.
+fn root_slots(machine: &Machine) -> u32 {
+    u32::from(matches!(machine.boot, Boot::Rootfs(_)) && machine.pmem == PmemKind::VirtioPmem)
+}
+
+struct Args {
+    list: Vec<OsString>,
+    kind: MachineKind,
+    next_slot: u32,
+}
+
+impl Args {
+    fn add(&mut self, option: &str, value: impl Into<OsString>) {
+        self.list.extend([OsString::from(option), value.into()]);
+    }
+
+    fn process(&mut self, wiring: &Wiring) {
+        self.list.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
+        self.add("-display", "none");
+        if wiring.sandbox {
+            self.add("-sandbox", SANDBOX);
+        }
+    }
+
+    fn board(&mut self, machine: &Machine, wiring: &Wiring) {
+        let shared = matches!(wiring.channel, Channel::VhostUserVsock { .. });
+        let board = Opt::new(match machine.kind {
+            MachineKind::Microvm => "microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off",
+            MachineKind::Q35 => {
+                "q35,smm=off,vmport=off,hpet=off,sata=off,smbus=off,usb=off,i8042=off"
+            }
+            MachineKind::Pc => "pc,smm=off,vmport=off,hpet=off,usb=off,i8042=off",
+        });
+        let nvdimm = machine.kind.has_pci() && machine.pmem == PmemKind::Nvdimm;
+        let board = if nvdimm { board.text("nvdimm=on") } else { board };
+        let board = if shared { board.text("memory-backend=memory") } else { board };
+        self.add("-machine", board);
+        let single = if machine.icount { ",thread=single" } else { "" };
+        self.add("-accel", format!("{}{single}", wiring.accel.name()));
+        self.add("-cpu", "max");
+        self.add("-smp", machine.cpus.to_string());
+        self.add("-m", memory(machine, wiring));
+        if shared {
+            // The daemon reads and writes the guest's queues: it must map the same memory.
+            let backend =
+                format!("memory-backend-memfd,id=memory,share=on,size={}M", machine.memory_mib);
+            self.add("-object", backend);
+        }
+    }
+
+    fn kernel(&mut self, machine: &Machine, wiring: &Wiring) {
+        self.add("-kernel", &machine.kernel);
+        if let Boot::Initrd(initrd) = &machine.boot {
+            self.add("-initrd", initrd);
+        }
+        self.add("-append", kernel_command_line(machine, wiring));
+    }
+
+    fn console_and_control(&mut self, wiring: &Wiring) {
+        self.add("-chardev", "stdio,id=console,signal=off");
+        self.add("-serial", "chardev:console");
+        self.add("-chardev", Opt::new("socket,id=qmp,server=off").path("path", &wiring.qmp));
+        self.add("-mon", "chardev=qmp,mode=control");
+    }
+
+    fn disks(&mut self, machine: &Machine, wiring: &Wiring) {
+        if let Boot::Rootfs(rootfs) = &machine.boot {
+            self.pmem("root", rootfs, wiring.rootfs_bytes, machine.pmem);
+        }
+        for (index, (disk, facts)) in machine.disks.iter().zip(&wiring.disks).enumerate() {
+            let id = format!("disk{index}");
+            if is_pmem(machine, disk, facts) {
+                self.pmem(&id, &disk.path, facts.bytes, machine.pmem);
+            } else {
+                self.block(&id, disk, facts);
+            }
+        }
+    }
+
+    /// `share=on`: the guest sees the host's page cache, not a copy of it; `readonly=on`: it cannot write there.
+    fn pmem(&mut self, id: &str, path: &Path, bytes: u64, kind: PmemKind) {
+        let backend =
+            Opt::new(format!("memory-backend-file,id={id}-file,share=on,readonly=on,size={bytes}"));
+        self.add("-object", backend.path("mem-path", path));
+        let device = match kind {
+            PmemKind::VirtioPmem => self.device("virtio-pmem"),
+            PmemKind::Nvdimm => Opt::new("nvdimm,unarmed=on"),
+        };
+        self.add("-device", device.text(&format!("id={id},memdev={id}-file")));
+    }
+
+    fn block(&mut self, id: &str, disk: &Disk, facts: &DiskFacts) {
+        let driver = if facts.block_device { "host_device" } else { "file" };
+        let read_only = on_off(disk.read_only);
+        let node = format!(
+            "driver=raw,node-name={id}-file,read-only={read_only},file.driver={driver},file.read-only={read_only}"
+        );
+        self.add("-blockdev", Opt::new(node).path("file.filename", &disk.path));
+        let device = self.device("virtio-blk").text(&format!("id={id},drive={id}-file"));
+        self.add("-device", device);
+    }
+
+    fn channel(&mut self, channel: &Channel) {
+        match channel {
+            Channel::VhostVsock { cid, .. } => {
+                let device = self.device("vhost-vsock").text(&format!("guest-cid={cid}"));
+                self.add("-device", device);
+            }
+            Channel::VhostUserVsock { socket, .. } => {
+                self.add("-chardev", Opt::new("socket,id=vsock,server=off").path("path", socket));
+                let device = self.device("vhost-user-vsock").text("chardev=vsock");
+                self.add("-device", device);
+            }
+            Channel::Serial { socket } => {
+                self.add("-chardev", Opt::new("socket,id=agent,server=off").path("path", socket));
+                let bus = self.device("virtio-serial").text("id=serial,max_ports=2");
+                self.add("-device", bus);
+                self.add(
+                    "-device",
+                    format!("virtserialport,bus=serial.0,chardev=agent,name={SERIAL_PORT_NAME}"),
+                );
+            }
+        }
+    }
+
+    /// Who may not change owners gives the guest files with those that they have.
+    fn share(&mut self, index: usize, share: &Share, privileged: bool) {
+        let model = if privileged { "passthrough" } else { "none" };
+        let read_only = on_off(share.read_only);
+        let fsdev = Opt::new(format!(
+            "local,id=share{index}-dir,security_model={model},multidevs=remap,readonly={read_only}"
+        ));
+        self.add("-fsdev", fsdev.path("path", &share.path));
+        let device = self.device("virtio-9p").text(&format!("fsdev=share{index}-dir"));
+        self.add("-device", device.path("mount_tag", Path::new(&share.tag)));
+    }
+
+    fn bench(&mut self, machine: &Machine) {
+        if machine.icount {
+            self.add("-icount", "shift=0,sleep=off");
+        }
+        if let Some(plugin) = &machine.plugin {
+            self.add("-plugin", plugin);
+        }
+    }
+
+    /// The next slot's device: `NAME-device` on virtio-mmio, `NAME-pci` on PCI.
+    fn device(&mut self, name: &str) -> Opt {
+        if self.kind.has_pci() {
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            Opt::new(format!("{name}-pci,addr={slot:#x}"))
+        } else {
+            Opt::new(format!("{name}-device"))
+        }
+    }
+}
+
+/// Guest memory, and the address space above it in which persistent memory appears.
+fn memory(machine: &Machine, wiring: &Wiring) -> String {
+    let mapped = wiring
+        .disks
+        .iter()
+        .zip(&machine.disks)
+        .filter(|(facts, disk)| is_pmem(machine, disk, facts));
+    let mut sizes: Vec<u64> = mapped.map(|(facts, _)| facts.bytes).collect();
+    if matches!(machine.boot, Boot::Rootfs(_)) {
+        sizes.push(wiring.rootfs_bytes);
+    }
+    let base = format!("{}M", machine.memory_mib);
+    if sizes.is_empty() {
+        return base;
+    }
+    // Each is aligned by QEMU as it sees fit: up to a GiB each, and one more for the start of the area.
+    let space: u64 = sizes.iter().map(|bytes| bytes.next_multiple_of(GIB)).sum::<u64>() + GIB;
+    let slots = match machine.pmem {
+        PmemKind::VirtioPmem => String::new(),
+        PmemKind::Nvdimm => format!(",slots={}", sizes.len()),
+    };
+    format!("{base}{slots},maxmem={}M", u64::from(machine.memory_mib) + space / (1 << 20))
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// A value of comma-separated parts, in which a comma inside a path is doubled, as QEMU reads it.
+struct Opt(OsString);
+
+impl Opt {
+    fn new(start: impl Into<OsString>) -> Self {
+        Self(start.into())
+    }
+
+    fn text(mut self, part: &str) -> Self {
+        if !part.is_empty() {
+            self.0.push(",");
+            self.0.push(part);
+        }
+        self
+    }
+
+    fn path(mut self, key: &str, path: &Path) -> Self {
+        self.0.push(format!(",{key}="));
+        self.0.push(double_commas(path.as_os_str()));
+        self
+    }
+}
+
+impl From<Opt> for OsString {
+    fn from(opt: Opt) -> Self {
+        opt.0
+    }
+}
+
+fn double_commas(text: &OsStr) -> OsString {
+    let mut bytes = Vec::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        bytes.push(byte);
+        if byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests;

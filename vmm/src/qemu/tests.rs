@@ -1,0 +1,217 @@
+//! The argument lists of whole machines, and the guest's names for their disks.
+
+use super::*;
+
+fn wiring(channel: Channel) -> Wiring {
+    Wiring {
+        accel: Accel::Tcg,
+        needs_rng: false,
+        sandbox: true,
+        qmp: "/run/vm/qmp.sock".into(),
+        channel,
+        rootfs_bytes: 0,
+        disks: Vec::new(),
+        privileged: true,
+    }
+}
+
+fn serial() -> Channel {
+    Channel::Serial { socket: "/run/vm/serial.sock".into() }
+}
+
+fn vhost_user() -> Channel {
+    Channel::VhostUserVsock { socket: "/run/vm/vhost.sock".into(), ready_port: 1028 }
+}
+
+fn initrd() -> Machine {
+    Machine::new("/g/vmlinux", Boot::Initrd("/g/initrd.img".into()))
+}
+
+fn rootfs() -> Machine {
+    Machine::new("/g/vmlinux", Boot::Rootfs("/g/rootfs.erofs".into()))
+}
+
+fn line(machine: &Machine, wiring: &Wiring) -> String {
+    let args = arguments(machine, wiring);
+    args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+fn file(bytes: u64) -> DiskFacts {
+    DiskFacts { block_device: false, bytes }
+}
+
+fn disk(path: &str, read_only: bool) -> Disk {
+    Disk { path: path.into(), read_only }
+}
+
+#[test]
+fn a_microvm_with_a_serial_port() {
+    assert_eq!(
+        line(&initrd(), &wiring(serial())),
+        "-nodefaults -no-user-config -no-reboot -display none \
+         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+         -machine microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off \
+         -accel tcg -cpu max -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
+         -append console=ttyS0 quiet reboot=t panic=-1 \
+         -chardev stdio,id=console,signal=off -serial chardev:console \
+         -chardev socket,id=qmp,server=off,path=/run/vm/qmp.sock -mon chardev=qmp,mode=control \
+         -chardev socket,id=agent,server=off,path=/run/vm/serial.sock \
+         -device virtio-serial-device,id=serial,max_ports=2 \
+         -device virtserialport,bus=serial.0,chardev=agent,name=hyperstart.agent"
+    );
+}
+
+#[test]
+fn a_vhost_user_daemon_maps_the_guests_memory() {
+    let line = line(&initrd(), &wiring(vhost_user()));
+    assert!(line.contains(",memory-backend=memory "), "{line}");
+    assert!(line.contains("-object memory-backend-memfd,id=memory,share=on,size=64M"), "{line}");
+    assert!(line.contains("-device vhost-user-vsock-device,chardev=vsock"), "{line}");
+    assert!(line.contains(" hyperstart.ready=1028 "), "{line}");
+}
+
+#[test]
+fn the_kernels_vsock_has_a_context_id() {
+    let line = line(&rootfs(), &wiring(Channel::VhostVsock { cid: 77, ready_port: 4000 }));
+    assert!(line.contains("-device vhost-vsock-pci,addr=0x3,guest-cid=77"), "{line}");
+    assert!(line.contains("hyperstart.ready=4000"), "{line}");
+    assert!(!line.contains("memory-backend-memfd"), "{line}");
+}
+
+#[test]
+fn a_rootfs_is_persistent_memory_in_the_first_slot() {
+    let wiring = Wiring { rootfs_bytes: 4 << 20, ..wiring(serial()) };
+    let line = line(&rootfs(), &wiring);
+    assert!(line.contains("-machine q35,"), "{line}");
+    assert!(line.contains("-m 64M,maxmem=2112M"), "{line}");
+    assert!(
+        line.contains(
+            "-object memory-backend-file,id=root-file,share=on,readonly=on,size=4194304,mem-path=/g/rootfs.erofs \
+             -device virtio-pmem-pci,addr=0x2,id=root,memdev=root-file"
+        ),
+        "{line}"
+    );
+    assert!(
+        line.contains("root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro init=/init"),
+        "{line}"
+    );
+    assert!(!line.contains("-initrd"), "{line}");
+}
+
+#[test]
+fn an_nvdimm_takes_a_memory_slot() {
+    let machine = Machine { pmem: PmemKind::Nvdimm, ..rootfs() };
+    let line = line(&machine, &Wiring { rootfs_bytes: 2 << 20, ..wiring(serial()) });
+    assert!(line.contains("nvdimm=on"), "{line}");
+    assert!(line.contains("-m 64M,slots=1,maxmem=2112M"), "{line}");
+    assert!(line.contains("-device nvdimm,unarmed=on,id=root,memdev=root-file"), "{line}");
+}
+
+#[test]
+fn disks_of_a_microvm_are_virtio_mmio() {
+    let machine = Machine { disks: vec![disk("/a", true), disk("/b,c", false)], ..initrd() };
+    let wiring = Wiring { disks: vec![file(2 << 20), file(512)], ..wiring(serial()) };
+    let line = line(&machine, &wiring);
+    assert!(
+        line.contains(
+            "-blockdev driver=raw,node-name=disk0-file,read-only=on,file.driver=file,file.read-only=on,\
+             file.filename=/a -device virtio-blk-device,id=disk0,drive=disk0-file"
+        ),
+        "{line}"
+    );
+    assert!(line.contains("file.filename=/b,,c"), "{line}");
+    let devices = disk_devices(&machine, &wiring);
+    let found: Vec<_> =
+        devices.iter().map(|d| (d.driver, d.source.as_str(), d.path.as_str())).collect();
+    assert_eq!(found, [("mmioblk", "/dev/vda", "/dev/vda"), ("mmioblk", "/dev/vdb", "/dev/vdb")]);
+}
+
+/// What the guest is told must be where QEMU was told to put it.
+#[test]
+fn disks_beside_a_rootfs_are_mapped_where_they_can_be() {
+    let disks = vec![
+        disk("/whole", true),
+        disk("/odd", true),
+        disk("/writable", false),
+        disk("/more", true),
+    ];
+    let machine = Machine { disks, ..rootfs() };
+    let disks = vec![file(2 << 20), file(4097), file(2 << 20), file(4 << 20)];
+    let wiring = Wiring { rootfs_bytes: 2 << 20, disks, ..wiring(serial()) };
+    let devices = disk_devices(&machine, &wiring);
+    let found: Vec<_> =
+        devices.iter().map(|d| (d.driver, d.source.as_str(), d.path.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            ("virtio-pmem", "/dev/pmem1", "/dev/pmem1"),
+            ("blk", "04", "/dev/vda"),
+            ("blk", "05", "/dev/vdb"),
+            ("virtio-pmem", "/dev/pmem2", "/dev/pmem2"),
+        ]
+    );
+    let line = line(&machine, &wiring);
+    assert!(line.contains("virtio-blk-pci,addr=0x4,id=disk1"), "{line}");
+    assert!(line.contains("virtio-blk-pci,addr=0x5,id=disk2"), "{line}");
+    assert!(line.contains("virtio-pmem-pci,addr=0x6,id=disk3"), "{line}");
+}
+
+#[test]
+fn nvdimms_take_no_pci_slot() {
+    let disks = vec![disk("/whole", true), disk("/odd", true)];
+    let machine = Machine { pmem: PmemKind::Nvdimm, disks, ..rootfs() };
+    let disks = vec![file(2 << 20), file(4097)];
+    let wiring = Wiring { rootfs_bytes: 2 << 20, disks, ..wiring(serial()) };
+    let devices = disk_devices(&machine, &wiring);
+    assert_eq!(devices[0].driver, "nvdimm");
+    assert_eq!(devices[1].source, "02");
+    assert!(line(&machine, &wiring).contains("virtio-blk-pci,addr=0x2,id=disk1"));
+}
+
+#[test]
+fn a_host_block_device_is_given_as_one() {
+    let machine = Machine { disks: vec![disk("/dev/sdb", true)], ..rootfs() };
+    let disks = vec![DiskFacts { block_device: true, bytes: 0 }];
+    let wiring = Wiring { rootfs_bytes: 2 << 20, disks, ..wiring(serial()) };
+    assert!(line(&machine, &wiring).contains("file.driver=host_device"));
+    assert_eq!(disk_devices(&machine, &wiring)[0].driver, "blk");
+}
+
+#[test]
+fn shares_keep_owners_only_for_root() {
+    let share = Share { path: "/b,x/rootfs".into(), tag: "rootfs".into(), read_only: true };
+    let machine = Machine { shares: vec![share], ..initrd() };
+    let line = line(&machine, &wiring(serial()));
+    assert!(
+        line.contains(
+            "-fsdev local,id=share0-dir,security_model=passthrough,multidevs=remap,readonly=on,path=/b,,x/rootfs \
+             -device virtio-9p-device,fsdev=share0-dir,mount_tag=rootfs"
+        ),
+        "{line}"
+    );
+    let unprivileged = Wiring { privileged: false, ..wiring(serial()) };
+    assert!(super::tests::line(&machine, &unprivileged).contains("security_model=none"));
+}
+
+#[test]
+fn benches_count_instructions() {
+    let machine = Machine { icount: true, plugin: Some("libinsn.so".into()), ..initrd() };
+    let line = line(&machine, &wiring(serial()));
+    assert!(line.contains("-accel tcg,thread=single"), "{line}");
+    assert!(line.ends_with("-icount shift=0,sleep=off -plugin libinsn.so"), "{line}");
+    assert!(line.contains("tsc_early_khz=1000000"), "{line}");
+}
+
+#[test]
+fn the_callers_words_come_last() {
+    let machine = Machine {
+        cmdline: vec!["agent.log=debug".into()],
+        qemu_args: vec!["-d".into(), "int".into()],
+        ..initrd()
+    };
+    let wiring = Wiring { needs_rng: true, sandbox: false, ..wiring(vhost_user()) };
+    let line = line(&machine, &wiring);
+    assert!(line.contains("hyperstart.ready=1028 agent.log=debug -chardev"), "{line}");
+    assert!(line.ends_with("-device virtio-rng-device -d int"), "{line}");
+    assert!(!line.contains("-sandbox"), "{line}");
+}

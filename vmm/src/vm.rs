@@ -1,0 +1,531 @@
+//! A running VM: launched, waited for, ended; and everything of it removed.
+//!
+//! ```text
+//! launch ──► QEMU answers on QMP ──► ready ──► (in use) ──► shutdown | kill | drop
+//!    └ error: typed, nothing left       └ error: what the console, QEMU and the daemon say of it
+//! ```
+//!
+//! In the run directory, which is the caller's, stay the logs: `console.log` and `qemu.log`. Sockets live in its
+//! subdirectory `vm`, which goes away with the VM even if the owner is killed (see `rundir`).
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use hyperstart_protocol::{AGENT_PORT, READY_PORT};
+use tokio::net::UnixListener;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::accel::{self, Host};
+use crate::boot::{self, Evidence};
+use crate::console::{Console, create_private};
+use crate::error::{Error, Result};
+use crate::machine::{Boot, Disk, Machine, TransportKind};
+use crate::mux::Mux;
+use crate::process::{Exit, Process, find_program, search_path, tied};
+use crate::qemu::{self, Channel, DiskDevice, DiskFacts, PMEM_ALIGN, Wiring};
+use crate::qmp::Qmp;
+use crate::rundir::{RunDir, make_private, make_private_directories};
+use crate::serial::SerialPort;
+use crate::vsock::{self, Daemon, ReadyPort};
+
+/// The environment variable that names QEMU's binary.
+const QEMU_OVERRIDE: &str = "HYPERSTART_QEMU";
+const QEMU: &str = "qemu-system-x86_64";
+/// How long QEMU may take until it answers on QMP.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long QEMU may take to end when it is told to.
+const QUIT_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a context id is drawn: one in 2^31 is taken for each VM of the host.
+const CID_DRAWS: u32 = 5;
+
+/// How to reach the agent: the three forms that the host library's transport has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentAddress {
+    /// AF_VSOCK.
+    Vsock {
+        /// The guest's context id.
+        cid: u32,
+        /// The agent's port.
+        port: u32,
+    },
+    /// A unix socket on which one says `CONNECT <port>` first.
+    Hybrid {
+        /// The socket.
+        path: PathBuf,
+        /// The agent's port.
+        port: u32,
+    },
+    /// A unix socket, served by this process: for as long as the [`Vm`] lives.
+    Unix {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+/// A VM. Dropping it kills it and removes what it had on disk, but the logs.
+#[derive(Debug)]
+pub struct Vm {
+    // In the order in which they are dropped: QEMU before its daemon, the directory last.
+    qemu: Process,
+    qmp: Qmp,
+    console: Console,
+    readiness: Mutex<Readiness>,
+    daemon: Option<Daemon>,
+    disks: Vec<DiskDevice>,
+    address: AgentAddress,
+    wiring: Wiring,
+    stderr: PathBuf,
+    started: Instant,
+    _dir: RunDir,
+}
+
+/// Whether the guest has said READY, and where it will.
+#[derive(Debug)]
+enum Readiness {
+    Port(ReadyPort),
+    Serial(Option<SerialPort>),
+    Ready { _mux: Option<Mux> },
+}
+
+impl Vm {
+    /// Starts the VM, with its logs in `run_dir` (made if missing, mode 0700) and its sockets below. The guest boots
+    /// when this returns; wait for it by [`Vm::ready`].
+    ///
+    /// # Errors
+    /// [`Error::Machine`], [`Error::GuestFile`], [`Error::Attachment`], [`Error::QemuMissing`], [`Error::Accel`],
+    /// [`Error::Transport`] before anything is started; [`Error::Daemon`], [`Error::QemuRefused`],
+    /// [`Error::HostMemory`], [`Error::Qmp`] or [`Error::Io`] from the start itself. Nothing is left then but logs.
+    pub async fn launch(machine: &Machine, run_dir: &Path) -> Result<Self> {
+        machine.check()?;
+        let plan = Plan::make(machine)?;
+        make_private_directories(run_dir)?;
+        make_private(run_dir)?;
+        for _ in 1..CID_DRAWS {
+            match plan.launch(machine, run_dir).await {
+                Err(Error::QemuRefused { stderr, .. }) if vsock::cid_was_taken(&stderr) => {
+                    log::info!("vsock: the context id was taken: drawing another");
+                }
+                result => return result,
+            }
+        }
+        plan.launch(machine, run_dir).await
+    }
+
+    /// Waits until the guest says that it is ready, at most `deadline` from now. Returns at once when it has said so.
+    ///
+    /// # Errors
+    /// [`Error::GuestPanicked`], [`Error::VmEnded`], [`Error::NotReady`] with the evidence; [`Error::Daemon`] if the vsock
+    /// daemon ended; [`Error::NotOurGuest`] if something else than our guest speaks.
+    pub async fn ready(&self, deadline: Duration) -> Result<()> {
+        let mut readiness = self.readiness.lock().await;
+        let begun = Instant::now();
+        let said = tokio::select! {
+            said = timeout(deadline, readiness.wait()) => said.ok(),
+            _ = self.qemu.wait() => None,
+            () = self.console.panicked() => None,
+            err = self.daemon_ended() => return Err(err),
+        };
+        match said {
+            Some(Ok(())) => readiness.settle(),
+            // The line breaks when QEMU ends: its exit explains that better.
+            Some(Err(Error::Io { .. })) | None => Err(self.explain(begun.elapsed()).await),
+            Some(Err(err)) => Err(err),
+        }
+    }
+
+    /// How to reach the agent, once the guest is ready.
+    pub fn address(&self) -> &AgentAddress {
+        &self.address
+    }
+
+    /// Where the machine's disk of this index is in the guest.
+    pub fn disk_device(&self, index: usize) -> Option<&DiskDevice> {
+        self.disks.get(index)
+    }
+
+    /// The control channel.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// What runs guest code.
+    pub fn accel(&self) -> accel::Accel {
+        self.wiring.accel
+    }
+
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
+    /// How long it has been since QEMU was started.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The file that has the console's bytes.
+    pub fn console_log(&self) -> &Path {
+        self.console.log()
+    }
+
+    /// The console's last lines, and what they say about the boot.
+    pub fn console(&self) -> crate::console::Transcript {
+        self.console.transcript()
+    }
+
+    /// Waits until the VM has ended, by itself or not, and its console was read to the end.
+    pub async fn wait(&self) -> Exit {
+        let exit = self.qemu.wait().await;
+        self.drain_console().await;
+        exit
+    }
+
+    /// Waits until the guest has powered off (it was asked to, by `DestroySandbox`), at most `deadline`; then makes
+    /// QEMU quit, and kills it if it does not.
+    pub async fn shutdown(&self, deadline: Duration) -> Exit {
+        if let Ok(exit) = timeout(deadline, self.wait()).await {
+            return exit;
+        }
+        log::warn!(
+            "vm: the guest has not powered off after {:.1} s: quitting qemu",
+            deadline.as_secs_f64()
+        );
+        if let Err(err) = self.qmp.quit().await {
+            log::debug!("vm: {err}"); // the kill below does not depend on it
+        }
+        if let Ok(exit) = timeout(QUIT_DEADLINE, self.wait()).await {
+            return exit;
+        }
+        self.kill();
+        self.wait().await
+    }
+
+    /// Kills QEMU. The guest is not asked.
+    pub fn kill(&self) {
+        self.qemu.kill();
+    }
+
+    async fn daemon_ended(&self) -> Error {
+        match &self.daemon {
+            Some(daemon) => daemon.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Collects the evidence. After a panic QEMU ends by itself; after an exit the console has an end.
+    async fn explain(&self, waited: Duration) -> Error {
+        if self.console.transcript().panic().is_some() || self.qemu.exit().is_some() {
+            self.drain_console().await;
+        }
+        boot::explain(Evidence {
+            exit: self.qemu.exit(),
+            waited,
+            console: self.console.transcript(),
+            stderr: read_log(&self.stderr),
+        })
+    }
+
+    /// The console's last bytes; not longer than a moment, in case somebody else holds it open.
+    async fn drain_console(&self) {
+        if timeout(QUIT_DEADLINE, self.console.closed()).await.is_err() {
+            log::debug!("console: still open");
+        }
+    }
+}
+
+impl Readiness {
+    async fn wait(&mut self) -> Result<()> {
+        match self {
+            Self::Port(port) => port.ready().await,
+            Self::Serial(Some(port)) => port.ready().await,
+            Self::Serial(None) | Self::Ready { .. } => Ok(()),
+        }
+    }
+
+    /// After READY: nobody else may say it, and a serial port is served.
+    fn settle(&mut self) -> Result<()> {
+        let mux = match self {
+            Self::Port(_) => None,
+            Self::Serial(port) => port.take().map(SerialPort::serve).transpose()?,
+            Self::Ready { .. } => return Ok(()),
+        };
+        *self = Self::Ready { _mux: mux };
+        Ok(())
+    }
+}
+
+/// What was found out before anything is started.
+#[derive(Debug)]
+struct Plan {
+    qemu: PathBuf,
+    accel: accel::Accel,
+    needs_rng: bool,
+    transport: Transport,
+    rootfs_bytes: u64,
+    disks: Vec<DiskFacts>,
+}
+
+#[derive(Debug)]
+enum Transport {
+    VhostVsock,
+    VhostUserVsock { daemon: PathBuf },
+    Serial,
+}
+
+impl Plan {
+    fn make(machine: &Machine) -> Result<Self> {
+        let rootfs_bytes = check_guest_files(machine)?;
+        let disks = machine.disks.iter().map(disk_facts).collect::<Result<_>>()?;
+        check_shares(machine)?;
+        let host = Host::probe();
+        let accel = accel::choose(
+            &host,
+            asked_accel(machine),
+            std::env::var(accel::OVERRIDE).ok().as_deref(),
+        )?;
+        check_memory(machine.memory_mib)?;
+        Ok(Self {
+            qemu: find_qemu(machine)?,
+            accel,
+            needs_rng: !host.gives_rdrand(accel),
+            transport: choose_transport(machine.transport)?,
+            rootfs_bytes,
+            disks,
+        })
+    }
+
+    async fn launch(&self, machine: &Machine, run_dir: &Path) -> Result<Vm> {
+        let dir = RunDir::create(run_dir.join("vm"))?;
+        let path = |name: &str| dir.path().join(name);
+        let (channel, readiness, address, daemon) = self.wire(dir.path()).await?;
+        let wiring = Wiring {
+            accel: self.accel,
+            needs_rng: self.needs_rng,
+            sandbox: true,
+            qmp: path("qmp.sock"),
+            channel,
+            rootfs_bytes: self.rootfs_bytes,
+            disks: self.disks.clone(),
+            privileged: rustix::process::geteuid().is_root(),
+        };
+        let control = vsock::bind(&wiring.qmp)?;
+        let stderr = run_dir.join("qemu.log");
+        let started = Instant::now();
+        let qemu = self.start_qemu(machine, &wiring, &stderr)?;
+        let console = match qemu.take_stdout() {
+            Some(stdout) => Console::read(stdout, &run_dir.join("console.log"))?,
+            None => {
+                return Err(Error::io("read the console")(std::io::ErrorKind::BrokenPipe.into()));
+            }
+        };
+        let qmp = connect_qmp(&control, &qemu, &stderr, machine.memory_mib).await?;
+        let disks = qemu::disk_devices(machine, &wiring);
+        let readiness = Mutex::new(readiness);
+        Ok(Vm {
+            qemu,
+            qmp,
+            console,
+            readiness,
+            daemon,
+            disks,
+            address,
+            wiring,
+            stderr,
+            started,
+            _dir: dir,
+        })
+    }
+
+    /// Makes the host's side of the transport.
+    async fn wire(&self, dir: &Path) -> Result<(Channel, Readiness, AgentAddress, Option<Daemon>)> {
+        match &self.transport {
+            Transport::VhostVsock => {
+                let cid = vsock::random_cid()?;
+                let (port, ready_port) = ReadyPort::on_vsock(cid)?;
+                let address = AgentAddress::Vsock { cid, port: AGENT_PORT };
+                Ok((Channel::VhostVsock { cid, ready_port }, Readiness::Port(port), address, None))
+            }
+            Transport::VhostUserVsock { daemon } => {
+                let daemon = Daemon::start(daemon, dir).await?;
+                let port = ReadyPort::behind_daemon(&daemon.uds)?;
+                let channel = Channel::VhostUserVsock {
+                    socket: daemon.vhost.clone(),
+                    ready_port: READY_PORT,
+                };
+                let address = AgentAddress::Hybrid { path: daemon.uds.clone(), port: AGENT_PORT };
+                Ok((channel, Readiness::Port(port), address, Some(daemon)))
+            }
+            Transport::Serial => {
+                let socket = dir.join("serial.sock");
+                let agent = dir.join("agent.sock");
+                vsock::check_socket_path(&agent)?;
+                let port = SerialPort::listen(&socket, agent.clone())?;
+                let address = AgentAddress::Unix { path: agent };
+                Ok((Channel::Serial { socket }, Readiness::Serial(Some(port)), address, None))
+            }
+        }
+    }
+
+    fn start_qemu(&self, machine: &Machine, wiring: &Wiring, stderr: &Path) -> Result<Process> {
+        let log = create_private(stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
+        let mut command = tied(&self.qemu);
+        command.args(qemu::arguments(machine, wiring));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        log::debug!("vm: start {command:?}");
+        Process::spawn("qemu", command)
+    }
+}
+
+/// QEMU's control connection, in command mode, after QEMU has built the whole machine.
+async fn connect_qmp(
+    control: &UnixListener,
+    qemu: &Process,
+    stderr: &Path,
+    memory_mib: u32,
+) -> Result<Qmp> {
+    let connected = async {
+        let (stream, _) =
+            control.accept().await.map_err(Error::io("accept qemu's control connection"))?;
+        let qmp = Qmp::open(stream).await?;
+        qmp.query_status().await?; // answered by the main loop: the machine is built
+        Ok(qmp)
+    };
+    let connected = tokio::select! {
+        connected = timeout(START_DEADLINE, connected) => connected,
+        exit = qemu.wait() => return Err(boot::explain_refusal(exit, &read_log(stderr), memory_mib)),
+    };
+    match connected {
+        Ok(Ok(qmp)) => Ok(qmp),
+        // A connection that breaks is QEMU ending: its words explain that better.
+        Ok(Err(err)) => match timeout(QUIT_DEADLINE, qemu.wait()).await {
+            Ok(exit) => Err(boot::explain_refusal(exit, &read_log(stderr), memory_mib)),
+            Err(_) => Err(err),
+        },
+        Err(_) => {
+            let detail = format!(
+                "qemu does not answer after {} s; {}",
+                START_DEADLINE.as_secs(),
+                read_log(stderr)
+            );
+            Err(Error::Qmp { command: "greeting".into(), detail })
+        }
+    }
+}
+
+/// What QEMU said until now; nothing if even that cannot be read: the failure itself is being reported.
+fn read_log(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+fn asked_accel(machine: &Machine) -> Option<accel::Accel> {
+    let needs_tcg = machine.icount || machine.plugin.is_some();
+    machine.accel.or(needs_tcg.then_some(accel::Accel::Tcg))
+}
+
+/// Opens what the guest is made of, and gives the size of a rootfs.
+fn check_guest_files(machine: &Machine) -> Result<u64> {
+    open_file(&machine.kernel).map_err(|cause| guest_file("kernel", &machine.kernel, cause))?;
+    match &machine.boot {
+        Boot::Initrd(path) => {
+            open_file(path).map(|_| 0).map_err(|cause| guest_file("initrd", path, cause))
+        }
+        Boot::Rootfs(path) => {
+            let bytes = open_file(path).map_err(|cause| guest_file("rootfs", path, cause))?;
+            if bytes == 0 || !bytes.is_multiple_of(PMEM_ALIGN) {
+                let cause =
+                    std::io::Error::other(format!("{bytes} bytes are not a multiple of 2 MiB"));
+                return Err(guest_file("rootfs", path, cause));
+            }
+            Ok(bytes)
+        }
+    }
+}
+
+fn guest_file(part: &'static str, path: &Path, cause: std::io::Error) -> Error {
+    Error::GuestFile { part, path: path.to_owned(), cause }
+}
+
+/// The size of a file that can be read.
+fn open_file(path: &Path) -> std::io::Result<u64> {
+    let metadata = File::open(path)?.metadata()?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(std::io::Error::other("not a file")) }
+}
+
+fn disk_facts(disk: &Disk) -> Result<DiskFacts> {
+    let refuse = |cause| Error::Attachment { part: "disk", path: disk.path.clone(), cause };
+    let opened = fs::OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path);
+    let metadata = opened.and_then(|file| file.metadata()).map_err(refuse)?;
+    let block_device = metadata.file_type().is_block_device();
+    if !block_device && !metadata.is_file() {
+        return Err(refuse(std::io::Error::other("neither a file nor a block device")));
+    }
+    Ok(DiskFacts { block_device, bytes: metadata.len() })
+}
+
+fn check_shares(machine: &Machine) -> Result<()> {
+    for share in &machine.shares {
+        fs::read_dir(&share.path).map_err(|cause| Error::Attachment {
+            part: "share",
+            path: share.path.clone(),
+            cause,
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses a guest that is larger than the host. One that is larger than what is free may still use less.
+fn check_memory(memory_mib: u32) -> Result<()> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default(); // unknown: QEMU will say
+    match host_memory_mib(&meminfo) {
+        Some(total) if u64::from(memory_mib) > total => Err(Error::HostMemory {
+            memory_mib,
+            detail: format!("it has {total} MiB, swap included"),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Memory and swap of the host, from /proc/meminfo.
+fn host_memory_mib(meminfo: &str) -> Option<u64> {
+    let kib = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    };
+    Some((kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) / 1024)
+}
+
+fn find_qemu(machine: &Machine) -> Result<PathBuf> {
+    let named = std::env::var_os(QEMU_OVERRIDE).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let binary = machine.qemu.clone().or(named).unwrap_or_else(|| QEMU.into());
+    find_program(&binary, search_path()).ok_or(Error::QemuMissing { binary })
+}
+
+fn choose_transport(asked: Option<TransportKind>) -> Result<Transport> {
+    let unusable =
+        |kind: TransportKind, reason: String| Error::Transport { transport: kind.name(), reason };
+    match asked {
+        Some(kind @ TransportKind::VhostVsock) => match vsock::vhost_usable() {
+            Ok(()) => Ok(Transport::VhostVsock),
+            Err(err) => Err(unusable(
+                kind,
+                format!("open \"/dev/vhost-vsock\": {err}: load the module vhost_vsock"),
+            )),
+        },
+        Some(kind @ TransportKind::VhostUserVsock) => match vsock::find_daemon() {
+            Some(daemon) => Ok(Transport::VhostUserVsock { daemon }),
+            None => {
+                Err(unusable(kind, "vhost-device-vsock is not installed: run `make setup`".into()))
+            }
+        },
+        Some(TransportKind::Serial) => Ok(Transport::Serial),
+        None if vsock::vhost_usable().is_ok() => Ok(Transport::VhostVsock),
+        None => Ok(match vsock::find_daemon() {
+            Some(daemon) => Transport::VhostUserVsock { daemon },
+            None => Transport::Serial,
+        }),
+    }
+}

@@ -1,0 +1,251 @@
+//! The vsock transports: who gives the guest its vsock, and where it says READY.
+//!
+//! - `/dev/vhost-vsock`: QEMU asks the host's kernel for a context id, which must be free on the whole host. We draw one at
+//!   random from 2^31 and draw again when QEMU reports that the kernel refused it: the kernel is the one arbiter, so
+//!   two launchers cannot take the same one. READY comes to an AF_VSOCK port of our own, from that context id alone.
+//! - `vhost-device-vsock`, a daemon for each VM (it must be restarted with it): vsock is a unix socket on which a client says
+//!   `CONNECT <port>`; a guest that connects to port N of the host reaches the unix socket `<path>_N`.
+//!
+//! The daemon's socket may exist before the daemon listens; QEMU would be refused. `/proc/net/unix` says which it is.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use hyperstart_protocol::{READY_LINE, READY_PORT};
+use tokio::io::{AsyncBufRead, BufReader};
+use tokio::net::UnixListener;
+use tokio::time::Instant;
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+
+use crate::boot;
+use crate::console::create_private;
+use crate::error::{Error, Result};
+use crate::line;
+use crate::process::{Process, find_program, search_path, tied};
+
+/// The context id behind a daemon: nobody else sees it.
+pub const DAEMON_CID: u32 = 3;
+/// VMADDR_PORT_ANY of vsock(7): the kernel chooses.
+const ANY_PORT: u32 = u32::MAX;
+/// The daemon's program.
+const DAEMON: &str = "vhost-device-vsock";
+/// How long the daemon may take until it listens.
+const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
+/// The longest path of a unix socket (sun_path, less its end).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Where the guest says READY.
+#[derive(Debug)]
+pub enum ReadyPort {
+    /// The host's vsock, from this context id.
+    Vsock {
+        /// Ours, on a port that the kernel chose.
+        listener: VsockListener,
+        /// The guest's.
+        cid: u32,
+    },
+    /// Behind the daemon.
+    Unix(UnixListener),
+}
+
+impl ReadyPort {
+    /// Listens on a free port of the host's vsock, and says on which.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the host has no AF_VSOCK.
+    pub fn on_vsock(cid: u32) -> Result<(Self, u32)> {
+        let made = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, ANY_PORT));
+        let listener = made.map_err(Error::io("listen on vsock for the guest"))?;
+        let address = listener.local_addr().map_err(Error::io("read our vsock port"))?;
+        Ok((Self::Vsock { listener, cid }, address.port()))
+    }
+
+    /// Listens where the daemon at `uds` will connect for the guest.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the socket cannot be made.
+    pub fn behind_daemon(uds: &Path) -> Result<Self> {
+        let mut path = uds.as_os_str().to_owned();
+        path.push(format!("_{READY_PORT}"));
+        bind(Path::new(&path)).map(Self::Unix)
+    }
+
+    /// Waits for the READY line, without a deadline; may be given up and called again, since the guest has a connection
+    /// for it alone.
+    ///
+    /// # Errors
+    /// [`Error::NotOurGuest`] if the guest says anything else, [`Error::Io`] if nobody can be accepted.
+    pub async fn ready(&mut self) -> Result<()> {
+        match self {
+            Self::Unix(listener) => {
+                let (stream, _) =
+                    listener.accept().await.map_err(Error::io("accept the guest's connection"))?;
+                expect_ready(&mut BufReader::new(stream), &mut Vec::new()).await
+            }
+            Self::Vsock { listener, cid } => loop {
+                let (stream, peer) =
+                    listener.accept().await.map_err(Error::io("accept the guest's connection"))?;
+                if peer.cid() == *cid {
+                    break expect_ready(&mut BufReader::new(stream), &mut Vec::new()).await;
+                }
+                log::warn!("vsock: context id {} connected to the port of guest {cid}", peer.cid());
+            },
+        }
+    }
+}
+
+/// Reads a line that must be READY.
+pub(crate) async fn expect_ready<R>(reader: &mut R, partial: &mut Vec<u8>) -> Result<()>
+where
+    R: AsyncBufRead + Unpin,
+{
+    const LIMIT: usize = 64;
+    let line = match line::read(reader, partial, LIMIT).await {
+        Ok(line) => line,
+        Err(err) if err.kind() == std::io::ErrorKind::InvalidData => std::mem::take(partial),
+        Err(err) => return Err(Error::io("read the guest's READY line")(err)),
+    };
+    if line == READY_LINE.trim_end().as_bytes() {
+        return Ok(());
+    }
+    Err(Error::NotOurGuest { said: String::from_utf8_lossy(&line).into_owned() })
+}
+
+/// A unix socket that listens at `path`, with an error that knows of its length limit.
+pub(crate) fn bind(path: &Path) -> Result<UnixListener> {
+    check_socket_path(path)?;
+    UnixListener::bind(path).map_err(Error::io(format!("listen at {path:?}")))
+}
+
+/// Refuses a path that is too long for a unix socket.
+pub(crate) fn check_socket_path(path: &Path) -> Result<()> {
+    let bytes = path.as_os_str().as_bytes().len();
+    if bytes <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    let detail = format!(
+        "{bytes} bytes, a unix socket's path has at most {MAX_SOCKET_PATH}: use a shorter directory"
+    );
+    Err(Error::io(format!("listen at {path:?}"))(std::io::Error::other(detail)))
+}
+
+/// A context id that is probably free: from the upper half, which nobody hands out by counting.
+///
+/// # Errors
+/// [`Error::Io`] without random bytes.
+pub fn random_cid() -> Result<u32> {
+    let mut random = [0; 4];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|err| Error::io("read random bytes")(err.into()))?;
+    Ok((u32::from_ne_bytes(random) | 1 << 31) & !1) // even: so not u32::MAX, which means any
+}
+
+/// Whether QEMU's words say that the context id is taken.
+pub fn cid_was_taken(stderr: &str) -> bool {
+    stderr.contains("unable to set guest cid") && stderr.contains("Address already in use")
+}
+
+/// Whether the host's kernel gives vsocks to guests, and to us.
+///
+/// # Errors
+/// Why not.
+pub fn vhost_usable() -> std::io::Result<()> {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").map(drop)
+}
+
+/// Where the daemon's program is: in `PATH`, or where `make setup` puts it.
+pub fn find_daemon() -> Option<PathBuf> {
+    let mut directories = search_path();
+    directories.extend(cache_directory().map(|cache| cache.join("tools/bin")));
+    find_program(Path::new(DAEMON), directories)
+}
+
+/// `HYPERSTART_CACHE`, or hyperstart's directory in the user's cache.
+fn cache_directory() -> Option<PathBuf> {
+    let from =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("HYPERSTART_CACHE")
+        .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("hyperstart")))
+        .or_else(|| from("HOME").map(|home| home.join(".cache/hyperstart")))
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    stderr: PathBuf,
+    /// Where QEMU connects.
+    pub vhost: PathBuf,
+    /// Where clients connect, and say which port.
+    pub uds: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `program` with its sockets in `dir` and waits until it listens.
+    ///
+    /// # Errors
+    /// [`Error::Daemon`] if it ends or does not listen within 20 s, [`Error::Io`] if it cannot be started.
+    pub async fn start(program: &Path, dir: &Path) -> Result<Self> {
+        let vhost = dir.join("vhost.sock");
+        let uds = dir.join("vsock.sock");
+        check_socket_path(&vhost)?;
+        check_socket_path(&uds)?;
+        let stderr = dir.join("vhost-device-vsock.log");
+        let log = create_private(&stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
+        let mut command = tied(program);
+        command.arg("--guest-cid").arg(DAEMON_CID.to_string());
+        command.arg("--socket").arg(&vhost).arg("--uds-path").arg(&uds);
+        command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let daemon = Self { process: Process::spawn(DAEMON, command)?, stderr, vhost, uds };
+        daemon.listens().await?;
+        Ok(daemon)
+    }
+
+    /// Waits until it has ended, which it must not, and says so.
+    pub async fn ended(&self) -> Error {
+        let exit = self.process.wait().await;
+        self.failed(format!("it {exit}"))
+    }
+
+    async fn listens(&self) -> Result<()> {
+        let deadline = Instant::now() + DAEMON_DEADLINE;
+        while !is_listening(&self.vhost)? {
+            if let Some(exit) = self.process.exit() {
+                return Err(self.failed(format!("it {exit} before it listened")));
+            }
+            if Instant::now() >= deadline {
+                return Err(self
+                    .failed(format!("it does not listen after {} s", DAEMON_DEADLINE.as_secs())));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, detail: String) -> Error {
+        let stderr = std::fs::read(&self.stderr).unwrap_or_default(); // no words then; the failure is said anyway
+        Error::Daemon {
+            name: DAEMON,
+            detail,
+            stderr: boot::quote(&String::from_utf8_lossy(&stderr)),
+        }
+    }
+}
+
+/// Whether somebody has called listen(2) on the unix socket at `path`.
+fn is_listening(path: &Path) -> Result<bool> {
+    let table = std::fs::read("/proc/net/unix").map_err(Error::io("read /proc/net/unix"))?;
+    Ok(table.split(|&byte| byte == b'\n').any(|line| listens_at(line, path.as_os_str().as_bytes())))
+}
+
+/// One line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`, flag `__SO_ACCEPTCON` when it listens.
+fn listens_at(line: &[u8], path: &[u8]) -> bool {
+    let accepts = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).nth(3)
+        == Some(b"00010000".as_slice());
+    accepts && line.strip_suffix(path).is_some_and(|before| before.last() == Some(&b' '))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! READY lines, the daemon's ways to fail, and who listens.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use super::*;
+
+async fn ready_after(bytes: &[u8]) -> Result<()> {
+    let (ours, mut theirs) = tokio::io::duplex(256);
+    theirs.write_all(bytes).await.unwrap();
+    drop(theirs);
+    expect_ready(&mut BufReader::new(ours), &mut Vec::new()).await
+}
+
+#[tokio::test]
+async fn only_the_ready_line_is_ready() {
+    ready_after(READY_LINE.as_bytes()).await.unwrap();
+    let err = ready_after(b"HYPERSTART READY 2\n").await.unwrap_err().to_string();
+    assert!(err.contains("HYPERSTART READY 2"), "{err}");
+    assert!(matches!(ready_after(&[b'x'; 200]).await, Err(Error::NotOurGuest { .. })));
+    assert!(matches!(ready_after(b"HYPERSTART").await, Err(Error::Io { .. })));
+}
+
+#[tokio::test]
+async fn the_port_behind_a_daemon_is_a_socket_with_a_suffix() {
+    let dir = tempfile::tempdir().unwrap();
+    let uds = dir.path().join("v.sock");
+    let mut port = ReadyPort::behind_daemon(&uds).unwrap();
+    let mut guest = UnixStream::connect(dir.path().join("v.sock_1028")).await.unwrap();
+    guest.write_all(READY_LINE.as_bytes()).await.unwrap();
+    port.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_that_is_only_bound_does_not_listen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    let (bound, address) = (
+        rustix::net::socket(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            None,
+        )
+        .unwrap(),
+        rustix::net::SocketAddrUnix::new(&path).unwrap(),
+    );
+    rustix::net::bind(&bound, &address).unwrap();
+    assert!(!is_listening(&path).unwrap());
+    rustix::net::listen(&bound, 1).unwrap();
+    assert!(is_listening(&path).unwrap());
+    assert!(!is_listening(&dir.path().join("ock")).unwrap());
+}
+
+#[test]
+fn a_line_of_the_kernels_table() {
+    let line = b"ffff8880: 00000002 00000000 00010000 0001 01 12345 /run/a b.sock";
+    assert!(listens_at(line, b"/run/a b.sock"));
+    assert!(!listens_at(line, b"b.sock_1"));
+    assert!(!listens_at(b"ffff8880: 00000003 00000000 00000000 0001 03 1 /run/x", b"/run/x"));
+}
+
+fn script(dir: &Path, text: &str) -> PathBuf {
+    let path = dir.join("daemon");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_daemon_that_fails_is_quoted() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(dir.path(), "echo 'bad option' >&2; exit 3");
+    let err = Daemon::start(&program, dir.path()).await.unwrap_err().to_string();
+    assert!(err.starts_with("daemon vhost-device-vsock: it ended with status 3"), "{err}");
+    assert!(err.contains("bad option"), "{err}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_never_listens_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(dir.path(), "exec sleep 1000");
+    let err = Daemon::start(&program, dir.path()).await.unwrap_err().to_string();
+    assert!(err.contains("does not listen after 20 s"), "{err}");
+}
+
+#[test]
+fn context_ids_are_never_reserved_ones() {
+    for _ in 0..100 {
+        let cid = random_cid().unwrap();
+        assert!(cid >= 1 << 31 && cid != u32::MAX);
+    }
+    assert!(cid_was_taken("vhost-vsock: unable to set guest cid: Address already in use"));
+    assert!(!cid_was_taken("vhost-vsock: unable to set guest cid: Invalid argument"));
+}
+
+#[test]
+fn a_socket_path_has_a_limit() {
+    let err =
+        check_socket_path(Path::new(&format!("/{}", "x".repeat(200)))).unwrap_err().to_string();
+    assert!(err.contains("at most 107"), "{err}");
+}
