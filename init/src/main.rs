@@ -1,2 +1,55 @@
-//! (being built)
-fn main() {}
+//! The PID 1 of a hyperstart guest: brings the guest up, then serves the host until it says stop.
+//!
+//! One thread runs it all: an event loop on which nothing blocks. The order below is the boot; each step is said on
+//! the console before it is done, so that the last line names what a boot hangs on.
+
+mod boot;
+mod config;
+mod container;
+mod error;
+mod log;
+mod network;
+mod oom;
+mod reaper;
+mod sandbox;
+mod server;
+mod stdio;
+mod storage;
+mod sys;
+mod uevent;
+
+use std::rc::Rc;
+
+use crate::boot::Receipt;
+use crate::config::Config;
+use crate::error::{Context, Result};
+use crate::sandbox::Sandbox;
+
+fn main() {
+    match bring_up_and_serve(Receipt::start()) {
+        Ok(()) => boot::power_off(),
+        Err(err) => boot::fail(&err),
+    }
+}
+
+fn bring_up_and_serve(mut receipt: Receipt) -> Result<()> {
+    boot::require_pid_1()?;
+    boot::step("root");
+    boot::make_root_pivotable()?;
+    boot::step("mounts");
+    boot::mount_filesystems()?;
+    receipt.mark("mounts");
+    let config = Config::read()?;
+    log::init(config.log_level);
+    boot::step("cgroups");
+    boot::delegate_cgroups()?;
+    boot::raise_limits()?;
+    boot::step("loopback");
+    network::bring_up_loopback()?;
+    boot::run_event_loop(async move {
+        boot::step("listen");
+        let sandbox = Rc::new(Sandbox::new(config, receipt)?);
+        server::serve(sandbox).await
+    })
+    .context(|| "serve".to_owned())
+}

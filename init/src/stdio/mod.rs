@@ -71,6 +71,11 @@ impl Stdio {
         }
     }
 
+    /// True once the reader was told the end of both streams: there is nothing more to read.
+    pub fn is_read_to_end(&self) -> bool {
+        self.stdout.is_read_to_end() && self.stderr.as_ref().is_none_or(|stderr| stderr.is_read_to_end())
+    }
+
     /// Writes all of `data`, waiting while the pipe is full.
     pub async fn write_stdin(&self, data: &[u8]) -> Result<()> {
         let stdin = self.stdin.borrow().clone();

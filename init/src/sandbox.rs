@@ -1,0 +1,282 @@
+//! The sandbox: this guest and all that is in it. It owns the containers, the storages and what watches them, and is
+//! the only one that knows them all: it takes a path from one part and gives it to the next.
+//!
+//! Every method is one request, told in domain types. No borrow of a table lives over an await: a request looks up,
+//! lets go, and waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::unistd::sethostname;
+use tokio::sync::Notify;
+
+use crate::boot::Receipt;
+use crate::config::Config;
+use crate::container::spec::{ContainerSpec, ProcessSpec};
+use crate::container::{Container, ContainerId, ExecId, Process};
+use crate::error::{Code, Context, Error, Result};
+use crate::log;
+use crate::oom::OomWatch;
+use crate::reaper::{ExitStatus, Reaper};
+use crate::storage::{Storage, Storages};
+use crate::uevent::Uevents;
+
+/// One directory a container, as Kata lays it out; storages are mounted inside.
+const CONTAINERS: &str = "/run/kata-containers";
+const SANDBOX_DIRECTORY: &str = "/run/kata-containers/sandbox";
+
+pub struct Sandbox {
+    pub config: Config,
+    pub receipt: RefCell<Receipt>,
+    reaper: Reaper,
+    uevents: Uevents,
+    oom: OomWatch,
+    storages: Storages,
+    /// Mounts of the sandbox's own; none: the host has not created the sandbox yet.
+    created: RefCell<Option<Vec<PathBuf>>>,
+    containers: RefCell<BTreeMap<ContainerId, Entry>>,
+    /// Ids whose create or remove is under way.
+    reserved: RefCell<BTreeSet<ContainerId>>,
+    stopping: Cell<bool>,
+    stop: Notify,
+}
+
+#[derive(Clone)]
+struct Entry {
+    container: Rc<Container>,
+    mount_points: Vec<PathBuf>,
+}
+
+pub struct SandboxSpec {
+    pub id: String,
+    pub hostname: String,
+    pub dns: Vec<String>,
+    pub storages: Vec<Storage>,
+}
+
+impl Sandbox {
+    pub fn new(config: Config, receipt: Receipt) -> Result<Self> {
+        Ok(Self {
+            config,
+            receipt: RefCell::new(receipt),
+            reaper: Reaper::default(),
+            uevents: Uevents::listen()?,
+            oom: OomWatch::new()?,
+            storages: Storages::default(),
+            created: RefCell::default(),
+            containers: RefCell::default(),
+            reserved: RefCell::default(),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+        })
+    }
+
+    pub fn uevents(&self) -> &Uevents {
+        &self.uevents
+    }
+
+    /// What goes on beside the requests, until the host destroys the sandbox. An error here is the guest's end.
+    pub async fn run(&self) -> Result<()> {
+        tokio::select! {
+            result = self.reaper.run() => result,
+            result = self.uevents.run() => result,
+            result = self.oom.run() => result,
+            () = self.stop.notified() => Ok(()),
+        }
+    }
+
+    pub async fn create(&self, spec: SandboxSpec) -> Result<()> {
+        if self.created.borrow().is_some() {
+            return Err(Error::new(Code::AlreadyExists, "create sandbox: there is one already"));
+        }
+        *self.created.borrow_mut() = Some(Vec::new()); // at once: a second create may come while this one waits
+        match self.set_up(&spec).await {
+            Ok(mount_points) => {
+                *self.created.borrow_mut() = Some(mount_points);
+                log::info!("sandbox {:?} created", spec.id);
+                Ok(())
+            }
+            Err(err) => {
+                *self.created.borrow_mut() = None;
+                Err(err).context(|| format!("create sandbox {:?}", spec.id))
+            }
+        }
+    }
+
+    async fn set_up(&self, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
+        if !spec.hostname.is_empty() {
+            sethostname(&spec.hostname).context(|| format!("set hostname {:?}", spec.hostname))?;
+        }
+        if !spec.dns.is_empty() {
+            write_resolv_conf(&spec.dns)?;
+        }
+        self.storages.add_all(&spec.storages, &self.uevents, self.config.hotplug_timeout).await
+    }
+
+    /// Removes what is left, then lets the machine end once this request is answered.
+    pub async fn destroy(&self) -> Result<()> {
+        self.stopping.set(true);
+        let ids: Vec<ContainerId> = self.containers.borrow().keys().cloned().collect();
+        for id in ids {
+            if let Err(err) = self.remove_container(&id, Some(Duration::from_secs(5))).await {
+                log::warn!("{err}"); // the machine ends all the same, and with it the container
+            }
+        }
+        if let Some(mount_points) = self.created.borrow_mut().take() {
+            self.storages.remove_all(&mount_points);
+        }
+        self.stop.notify_one();
+        Ok(())
+    }
+
+    pub async fn create_container(
+        &self,
+        id: &ContainerId,
+        spec: ContainerSpec,
+        storages: &[Storage],
+    ) -> Result<()> {
+        let reservation = self.reserve(id)?;
+        if self.containers.borrow().contains_key(id) {
+            return Err(Error::new(Code::AlreadyExists, format!("create container {id:?}: there is one already")));
+        }
+        let mount_points = self.storages.add_all(storages, &self.uevents, self.config.hotplug_timeout).await?;
+        match Container::create(id.clone(), spec, &self.reaper).await {
+            Ok(container) => {
+                self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
+                log::info!("container {id:?} created");
+                drop(reservation);
+                Ok(())
+            }
+            Err(err) => {
+                self.release(id, &mount_points);
+                Err(err).context(|| format!("create container {id:?}"))
+            }
+        }
+    }
+
+    pub async fn start_container(&self, id: &ContainerId) -> Result<()> {
+        let container = self.container(id)?;
+        container.start().await.context(|| format!("start container {id:?}"))?;
+        self.receipt.borrow_mut().mark_once("first_container");
+        self.oom.add(id.clone(), container.cgroup().path())
+    }
+
+    /// Kills what is left of it; `timeout` bounds the wait for its processes to go, none waits for as long as it takes.
+    pub async fn remove_container(&self, id: &ContainerId, timeout: Option<Duration>) -> Result<()> {
+        let _reservation = self.reserve(id)?;
+        let Entry { container, mount_points } = self.entry(id)?;
+        container.remove(timeout).await.context(|| format!("remove container {id:?}"))?;
+        self.containers.borrow_mut().remove(id);
+        self.release(id, &mount_points);
+        log::info!("container {id:?} removed");
+        Ok(())
+    }
+
+    pub async fn exec(&self, id: &ContainerId, exec_id: ExecId, spec: ProcessSpec) -> Result<()> {
+        let container = self.container(id)?;
+        container
+            .exec(exec_id.clone(), spec, &self.reaper)
+            .await
+            .context(|| format!("exec {exec_id:?} in container {id:?}"))
+    }
+
+    pub async fn signal(&self, id: &ContainerId, exec_id: Option<&ExecId>, signal: i32) -> Result<()> {
+        self.container(id)?.signal(exec_id, signal).context(|| format!("signal {signal} to container {id:?}"))
+    }
+
+    /// Waits for a process's exit. What it wrote stays readable until it is read to its end or the container goes.
+    pub async fn wait(&self, id: &ContainerId, exec_id: Option<&ExecId>) -> Result<ExitStatus> {
+        let process = self.process(id, exec_id)?;
+        let status = process.exit.wait().await;
+        process.waited.set(true);
+        self.forget_if_done(id, exec_id, &process);
+        Ok(status)
+    }
+
+    pub async fn read_stdout(&self, id: &ContainerId, exec_id: Option<&ExecId>, max: usize) -> Result<Vec<u8>> {
+        let process = self.process(id, exec_id)?;
+        let data = process.stdio.read_stdout(max).await?;
+        self.forget_if_done(id, exec_id, &process);
+        Ok(data)
+    }
+
+    pub async fn read_stderr(&self, id: &ContainerId, exec_id: Option<&ExecId>, max: usize) -> Result<Vec<u8>> {
+        let process = self.process(id, exec_id)?;
+        let data = process.stdio.read_stderr(max).await?;
+        self.forget_if_done(id, exec_id, &process);
+        Ok(data)
+    }
+
+    /// An exec that was waited for and read to its end has nothing more to give.
+    fn forget_if_done(&self, id: &ContainerId, exec_id: Option<&ExecId>, process: &Process) {
+        let Some(exec_id) = exec_id else { return };
+        if process.waited.get() && process.stdio.is_read_to_end() {
+            if let Ok(container) = self.container(id) {
+                container.forget_process(exec_id);
+            }
+        }
+    }
+
+    pub fn process(&self, id: &ContainerId, exec_id: Option<&ExecId>) -> Result<Rc<Process>> {
+        self.container(id)?.process(exec_id)
+    }
+
+    /// Waits for the next container that lost a process to the OOM killer.
+    pub async fn next_oom(&self) -> ContainerId {
+        self.oom.next().await
+    }
+
+    fn container(&self, id: &ContainerId) -> Result<Rc<Container>> {
+        Ok(self.entry(id)?.container)
+    }
+
+    fn entry(&self, id: &ContainerId) -> Result<Entry> {
+        let not_found = || Error::new(Code::NotFound, format!("container {id:?}: not found"));
+        self.containers.borrow().get(id).cloned().ok_or_else(not_found)
+    }
+
+    fn reserve(&self, id: &ContainerId) -> Result<Reservation<'_>> {
+        if self.created.borrow().is_none() {
+            return Err(Error::new(Code::FailedPrecondition, format!("container {id:?}: no sandbox was created")));
+        }
+        if !self.reserved.borrow_mut().insert(id.clone()) {
+            let message = format!("container {id:?}: another create or remove of it is under way");
+            return Err(Error::new(Code::AlreadyExists, message));
+        }
+        Ok(Reservation { table: &self.reserved, id: id.clone() })
+    }
+
+    /// Gives back what the container's mounts were, and its directory where nothing is left in it.
+    fn release(&self, id: &ContainerId, mount_points: &[PathBuf]) {
+        self.storages.remove_all(mount_points);
+        let directory = Path::new(CONTAINERS).join(id.as_str());
+        if let Err(err) = fs::remove_dir(&directory) {
+            log::debug!("remove {directory:?}: {err}"); // there is none, or another storage is still in it
+        }
+    }
+}
+
+/// Holds an id while its create or remove is under way.
+struct Reservation<'a> {
+    table: &'a RefCell<BTreeSet<ContainerId>>,
+    id: ContainerId,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.table.borrow_mut().remove(&self.id);
+    }
+}
+
+fn write_resolv_conf(lines: &[String]) -> Result<()> {
+    let directory = Path::new(SANDBOX_DIRECTORY);
+    fs::create_dir_all(directory).context(|| format!("make directory {directory:?}"))?;
+    let file = directory.join("resolv.conf");
+    let mut text = lines.join("\n");
+    text.push('\n');
+    fs::write(&file, text).context(|| format!("write {file:?}"))
+}

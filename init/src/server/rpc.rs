@@ -1,0 +1,220 @@
+//! From a request's bytes to a call of the domain, and back: the one place that logs an error or makes a reply of one.
+//!
+//! A service is a table of methods by name. Each entry knows its request's type and the domain call; the rest is the
+//! same for all, and is written (and compiled) once.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use protobuf::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
+use ttrpc::proto::{Request, Response};
+
+use crate::error::{Code, Error, Result};
+use crate::log;
+use crate::sandbox::Sandbox;
+
+type Answer = oneshot::Sender<Result<Vec<u8>>>;
+type LocalFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>>>>>;
+type Call = Box<dyn FnOnce(Rc<Sandbox>) -> LocalFuture + Send>;
+
+/// What becomes of a call whose caller goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Abandoned {
+    /// It changes something: half of it would be worse than all of it.
+    RunsToItsEnd,
+    /// It only waits: it is dropped, and with it what it held.
+    IsDropped,
+}
+
+struct Job {
+    method: &'static str,
+    call: Call,
+    abandoned: Abandoned,
+    answer: Answer,
+}
+
+/// The way to the task that owns the sandbox.
+#[derive(Clone)]
+pub struct Domain(mpsc::UnboundedSender<Job>);
+
+impl Domain {
+    pub fn start(sandbox: Rc<Sandbox>) -> Self {
+        let (jobs, mut receiver) = mpsc::unbounded_channel::<Job>();
+        spawn_local(async move {
+            while let Some(job) = receiver.recv().await {
+                spawn_local(run(job, Rc::clone(&sandbox)));
+            }
+        });
+        Self(jobs)
+    }
+}
+
+async fn run(job: Job, sandbox: Rc<Sandbox>) {
+    let Job { method, call, abandoned, mut answer } = job;
+    let call = call(sandbox);
+    let result = match abandoned {
+        Abandoned::RunsToItsEnd => call.await,
+        Abandoned::IsDropped => tokio::select! {
+            biased;
+            result = call => result,
+            () = answer.closed() => return,
+        },
+    };
+    if let Err(err) = &result {
+        log::warn!("{method}: {err}");
+    }
+    if answer.send(result).is_err() {
+        log::debug!("{method}: the caller is gone");
+    }
+}
+
+/// A service's methods by name, as they are on the wire.
+pub struct Table {
+    name: &'static str,
+    domain: Domain,
+    methods: HashMap<String, Box<dyn MethodHandler + Send + Sync>>,
+}
+
+impl Table {
+    pub fn new(name: &'static str, domain: &Domain) -> Self {
+        Self { name, domain: domain.clone(), methods: HashMap::new() }
+    }
+
+    /// Serves `method` by a call that changes something.
+    pub fn serve<Q, A, F>(self, method: &'static str, handler: fn(Rc<Sandbox>, Q) -> F) -> Self
+    where
+        Q: Message,
+        A: Message,
+        F: Future<Output = Result<A>> + 'static,
+    {
+        self.insert(method, handler, Abandoned::RunsToItsEnd)
+    }
+
+    /// Serves `method` by a call that waits for something, for as long as its caller does.
+    pub fn serve_waiting<Q, A, F>(self, method: &'static str, handler: fn(Rc<Sandbox>, Q) -> F) -> Self
+    where
+        Q: Message,
+        A: Message,
+        F: Future<Output = Result<A>> + 'static,
+    {
+        self.insert(method, handler, Abandoned::IsDropped)
+    }
+
+    /// Answers UNIMPLEMENTED with the method's name.
+    pub fn refuse(mut self, methods: &[&'static str]) -> Self {
+        for method in methods {
+            self.methods.insert((*method).to_owned(), Box::new(Refused { service: self.name, method }));
+        }
+        self
+    }
+
+    pub fn into_service(self) -> (String, Service) {
+        (self.name.to_owned(), Service { methods: self.methods, streams: HashMap::new() })
+    }
+
+    fn insert<Q, A, F>(mut self, method: &'static str, handler: fn(Rc<Sandbox>, Q) -> F, abandoned: Abandoned) -> Self
+    where
+        Q: Message,
+        A: Message,
+        F: Future<Output = Result<A>> + 'static,
+    {
+        let served = Served { method, handler, abandoned, domain: self.domain.clone(), types: PhantomData };
+        self.methods.insert(method.to_owned(), Box::new(served));
+        self
+    }
+}
+
+struct Served<Q, A, F> {
+    method: &'static str,
+    handler: fn(Rc<Sandbox>, Q) -> F,
+    abandoned: Abandoned,
+    domain: Domain,
+    types: PhantomData<fn(Q) -> A>,
+}
+
+#[async_trait]
+impl<Q, A, F> MethodHandler for Served<Q, A, F>
+where
+    Q: Message,
+    A: Message,
+    F: Future<Output = Result<A>> + 'static,
+{
+    async fn handler(&self, _: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
+        let handler = self.handler;
+        let call: Call = Box::new(move |sandbox| Box::pin(call(handler, sandbox, request.payload)));
+        Ok(answer(&self.domain, self.method, call, self.abandoned).await)
+    }
+}
+
+async fn call<Q, A, F>(handler: fn(Rc<Sandbox>, Q) -> F, sandbox: Rc<Sandbox>, payload: Vec<u8>) -> Result<Vec<u8>>
+where
+    Q: Message,
+    A: Message,
+    F: Future<Output = Result<A>>,
+{
+    let request = Q::parse_from_bytes(&payload).map_err(|_err| malformed("request is not of its type"))?;
+    drop(payload);
+    handler(sandbox, request).await?.write_to_bytes().map_err(|_err| malformed("answer is too large"))
+}
+
+fn malformed(what: &str) -> Error {
+    Error::new(Code::InvalidArgument, what)
+}
+
+/// An error is a reply like any other: ttrpc would wrap what it is given as an `Err` once more.
+async fn answer(domain: &Domain, method: &'static str, call: Call, abandoned: Abandoned) -> Response {
+    let (answer, result) = oneshot::channel();
+    let job = Job { method, call, abandoned, answer };
+    // Both ways of hearing nothing mean that the domain's task has ended: the guest is going down.
+    let result = match domain.0.send(job) {
+        Ok(()) => result.await.ok(),
+        Err(_job) => None,
+    };
+    match result {
+        Some(Ok(payload)) => reply(ttrpc::Code::OK, "", payload),
+        Some(Err(err)) => reply(wire_code(err.code()), err.message(), Vec::new()),
+        None => reply(ttrpc::Code::UNAVAILABLE, &format!("{method}: the guest is going down"), Vec::new()),
+    }
+}
+
+fn reply(code: ttrpc::Code, message: &str, payload: Vec<u8>) -> Response {
+    let mut response = Response::new();
+    response.set_status(ttrpc::get_status(code, message));
+    response.payload = payload;
+    response
+}
+
+fn wire_code(code: Code) -> ttrpc::Code {
+    match code {
+        Code::InvalidArgument => ttrpc::Code::INVALID_ARGUMENT,
+        Code::NotFound => ttrpc::Code::NOT_FOUND,
+        Code::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
+        Code::PermissionDenied => ttrpc::Code::PERMISSION_DENIED,
+        Code::ResourceExhausted => ttrpc::Code::RESOURCE_EXHAUSTED,
+        Code::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
+        Code::DeadlineExceeded => ttrpc::Code::DEADLINE_EXCEEDED,
+        Code::Unimplemented => ttrpc::Code::UNIMPLEMENTED,
+        Code::Unavailable => ttrpc::Code::UNAVAILABLE,
+        Code::Internal => ttrpc::Code::INTERNAL,
+    }
+}
+
+struct Refused {
+    service: &'static str,
+    method: &'static str,
+}
+
+#[async_trait]
+impl MethodHandler for Refused {
+    async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
+        let message = format!("{}.{}: not supported by this guest", self.service, self.method);
+        Ok(reply(ttrpc::Code::UNIMPLEMENTED, &message, Vec::new()))
+    }
+}
