@@ -1,0 +1,37 @@
+//! Launches one VM, says where it is, and waits: the owner that the tests kill, and a way to try a guest by hand.
+//!
+//! `owner RUN_DIR KERNEL INITRD [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`, then
+//! `ready ADDRESS` or the error.
+#![allow(clippy::print_stdout, reason = "an example")]
+
+use std::path::Path;
+
+use hyperstart_vmm::{Boot, Machine, Result, TransportKind, Vm, boot};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [run_dir, kernel, initrd, rest @ ..] = args.as_slice() else {
+        println!("usage: owner RUN_DIR KERNEL INITRD [serial|vhost-user-vsock] [KERNEL WORDS...]");
+        return;
+    };
+    let mut machine = Machine::new(kernel, Boot::Initrd(initrd.into()));
+    machine.transport = match rest.first().map(String::as_str) {
+        Some("serial") => Some(TransportKind::Serial),
+        Some("vhost-user-vsock") => Some(TransportKind::VhostUserVsock),
+        Some(_) | None => None,
+    };
+    machine.cmdline = rest.iter().skip(1).cloned().collect();
+    if let Err(err) = own(&machine, Path::new(run_dir)).await {
+        println!("error: {err}");
+    }
+}
+
+async fn own(machine: &Machine, run_dir: &Path) -> Result<()> {
+    let vm = Vm::launch(machine, run_dir).await?;
+    println!("launched {}", vm.pid());
+    vm.ready(boot::DEFAULT_DEADLINE).await?;
+    println!("ready {:?} after {:.2} s", vm.address(), vm.uptime().as_secs_f64());
+    println!("ended: it {}", vm.wait().await);
+    Ok(())
+}
