@@ -1,0 +1,205 @@
+//! One ttrpc connection to a guest, shared by all handles, and the two rules that every call on it follows.
+//!
+//! **A call outlives its caller.** ttrpc closes a connection when a request is dropped half-written, since the stream
+//! would be out of step. A caller may well drop a future (`select!`, a timeout); so each call runs as a task of its own
+//! and is merely no longer listened to. Such tasks end with the connection: when the last handle is dropped.
+//!
+//! **A call has a deadline**, except those that wait for something to happen in the guest (an exit, output, an OOM kill).
+//!
+//! [`connect`] makes the connection: try, and try again within one overall deadline, each try with a limit of its own,
+//! because a vsock device may accept a connection that then never carries a byte.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use hyperstart_protocol::agent_ttrpc::AgentServiceClient;
+use hyperstart_protocol::guest_ttrpc::GuestClient;
+use hyperstart_protocol::health::CheckRequest;
+use hyperstart_protocol::health_ttrpc::HealthClient;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use ttrpc::asynchronous::Client;
+use ttrpc::asynchronous::transport::Socket;
+use ttrpc::context::{self, Context};
+
+use crate::error::{Cause, Code, Error, Result};
+use crate::transport::Transport;
+
+/// How long a call may take that does not wait for something to happen. Kata's runtimes allow the same.
+pub(crate) const CALL: Option<Duration> = Some(Duration::from_secs(60));
+
+/// For calls that wait for something to happen in the guest.
+pub(crate) const UNBOUNDED: Option<Duration> = None;
+
+/// The pause after a failed try, doubled after each.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long [`Sandbox::connect_with`](crate::Sandbox::connect_with) tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// For all tries together. Default: 30 s.
+    pub deadline: Duration,
+    /// For one try, until the guest's first answer; a try that takes longer is stuck, and made again. Default: 5 s.
+    pub attempt: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), attempt: Duration::from_secs(5) }
+    }
+}
+
+/// A connection to a guest. Closed when it is dropped.
+pub(crate) struct Connection {
+    agent: AgentServiceClient,
+    guest: GuestClient,
+    health: HealthClient,
+    /// Never sent to. Calls under way see it go, and end.
+    open: watch::Sender<()>,
+}
+
+impl Connection {
+    /// Speaks ttrpc on `stream`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Sync + 'static) -> Self {
+        let client = Client::new(Socket::new(stream));
+        Self {
+            agent: AgentServiceClient::new(client.clone()),
+            guest: GuestClient::new(client.clone()),
+            health: HealthClient::new(client),
+            open: watch::Sender::new(()),
+        }
+    }
+
+    /// One call of `grpc.AgentService`.
+    pub(crate) async fn agent<T, F>(
+        &self,
+        deadline: Option<Duration>,
+        call: impl FnOnce(AgentServiceClient, Context) -> F,
+    ) -> Result<T, Cause>
+    where
+        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(deadline, call(self.agent.clone(), context(deadline))).await
+    }
+
+    /// One call of `hyperstart.v1.Guest`.
+    pub(crate) async fn guest<T, F>(
+        &self,
+        call: impl FnOnce(GuestClient, Context) -> F,
+    ) -> Result<T, Cause>
+    where
+        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(CALL, call(self.guest.clone(), context(CALL))).await
+    }
+
+    /// One call of `grpc.Health`.
+    pub(crate) async fn health<T, F>(
+        &self,
+        deadline: Option<Duration>,
+        call: impl FnOnce(HealthClient, Context) -> F,
+    ) -> Result<T, Cause>
+    where
+        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(deadline, call(self.health.clone(), context(deadline))).await
+    }
+
+    async fn run<T, F>(&self, deadline: Option<Duration>, call: F) -> Result<T, Cause>
+    where
+        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let started = Instant::now();
+        let mut open = self.open.subscribe();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                answer = call => answer.map_err(Cause::from),
+                // Only ever an error: the sender is gone, and with it the last handle.
+                _ = open.changed() => Err(Cause::closed()),
+            }
+        });
+        let answer = task.await.unwrap_or_else(|_runtime_is_gone| Err(Cause::closed()));
+        match (answer, deadline) {
+            // ttrpc reports its own deadline as a text; the clock says the same without guessing.
+            (Err(_), Some(deadline)) if started.elapsed() >= deadline => {
+                Err(Cause::deadline(deadline.as_secs_f64()))
+            }
+            (answer, _) => answer,
+        }
+    }
+}
+
+fn context(deadline: Option<Duration>) -> Context {
+    // Zero means no deadline to ttrpc, and too long a one would become negative.
+    let nanoseconds = deadline.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(0));
+    context::with_timeout(nanoseconds)
+}
+
+/// Connects to the guest and has it say that it serves. Tries until it works, fails for good, or time is up.
+pub(crate) async fn connect(transport: &Transport, options: ConnectOptions) -> Result<Connection> {
+    let fail = |code, message: String| Error::new(code, "connect to", transport, message);
+    let end = Instant::now() + options.deadline;
+    let mut pause = FIRST_PAUSE;
+    let mut last = "no try was made".to_owned();
+    while Instant::now() < end {
+        match timeout_at(end, attempt(transport, options.attempt)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(Attempt::Again(cause))) => last = cause,
+            Ok(Err(Attempt::Never(code, cause))) => return Err(fail(code, cause)),
+            Err(_) => break,
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    let seconds = options.deadline.as_secs_f64();
+    Err(fail(Code::Unavailable, format!("not within {seconds} s, the last try: {last}")))
+}
+
+/// Why a try to connect came to nothing.
+enum Attempt {
+    /// The guest may not be there yet, or the connection is stuck.
+    Again(String),
+    /// Another try would end the same way.
+    Never(Code, String),
+}
+
+async fn attempt(transport: &Transport, limit: Duration) -> Result<Connection, Attempt> {
+    let started = Instant::now();
+    let stream = match timeout(limit, transport.open()).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(err)) => return Err(judge(&err)),
+        Err(_) => return Err(Attempt::Again("it is stuck".to_owned())),
+    };
+    let connection = Connection::new(stream);
+    let rest = limit.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+    let check = connection.health(Some(rest), |health, context| async move {
+        health.check(context, &CheckRequest::new()).await
+    });
+    match check.await.map_err(Cause::of("check", "")) {
+        Ok(_) => Ok(connection),
+        Err(err) if matches!(err.code(), Code::Unavailable | Code::DeadlineExceeded) => {
+            Err(Attempt::Again(err.message().to_owned()))
+        }
+        Err(err) => Err(Attempt::Never(err.code(), err.message().to_owned())),
+    }
+}
+
+fn judge(err: &io::Error) -> Attempt {
+    match err.kind() {
+        io::ErrorKind::PermissionDenied => Attempt::Never(Code::PermissionDenied, err.to_string()),
+        io::ErrorKind::InvalidInput => Attempt::Never(Code::InvalidArgument, err.to_string()),
+        // No AF_VSOCK in this kernel (EAFNOSUPPORT has no stable kind).
+        _ if err.raw_os_error() == Some(97) => Attempt::Never(Code::Unimplemented, err.to_string()),
+        _ => Attempt::Again(err.to_string()),
+    }
+}

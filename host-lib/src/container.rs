@@ -1,0 +1,180 @@
+//! A container: its life from `create` to `remove`, and the way to its processes.
+//!
+//! ```text
+//! create ──> created ──start──> running ──exit of its init──> stopped ──remove──> gone
+//! ```
+//! The guest keeps this state; a [`Container`] is only its name, and answers of the guest say what is not possible in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyperstart_protocol::agent::{
+    CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
+    StartContainerRequest,
+};
+use oci_spec::runtime;
+use protobuf::MessageField;
+
+use crate::connection::{CALL, Connection};
+use crate::error::{Cause, Code, Error, Result};
+use crate::id::{ContainerId, ExecId};
+use crate::process::{ExitStatus, Process};
+use crate::spec;
+use crate::storage::{self, Storage};
+
+/// What a container needs besides its OCI spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerOptions {
+    /// Mounted in the guest in this order before the container is made, unmounted in reverse after it is removed.
+    pub storages: Vec<Storage>,
+}
+
+/// A container of a sandbox. A clone is another name for the same container; dropping it stops nothing.
+#[derive(Clone)]
+pub struct Container {
+    connection: Arc<Connection>,
+    id: ContainerId,
+}
+
+impl Container {
+    pub(crate) fn new(connection: Arc<Connection>, id: ContainerId) -> Self {
+        Self { connection, id }
+    }
+
+    pub(crate) async fn create(
+        connection: Arc<Connection>,
+        id: &ContainerId,
+        spec: &runtime::Spec,
+        options: ContainerOptions,
+    ) -> Result<Self> {
+        let request = CreateContainerRequest {
+            container_id: id.as_str().to_owned(),
+            exec_id: id.as_str().to_owned(),
+            storages: storage::to_wire(options.storages),
+            OCI: MessageField::some(spec::to_wire(spec)?),
+            ..Default::default()
+        };
+        let call = connection.agent(CALL, |agent, context| async move {
+            agent.create_container(context, &request).await
+        });
+        call.await.map_err(Cause::of("create container", id))?;
+        Ok(Self { connection, id: id.clone() })
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// Runs what the container was made for (OCI runtime spec, "start").
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]: no such binary, working directory or user. [`Code::PermissionDenied`]: the binary is not
+    /// executable. [`Code::FailedPrecondition`]: it was started before.
+    pub async fn start(&self) -> Result<()> {
+        let request = StartContainerRequest {
+            container_id: self.id.as_str().to_owned(),
+            ..Default::default()
+        };
+        let call = self.connection.agent(CALL, |agent, context| async move {
+            agent.start_container(context, &request).await
+        });
+        call.await.map_err(Cause::of("start container", &self.id))?;
+        Ok(())
+    }
+
+    /// Runs one more process in the container. It is running when this returns.
+    ///
+    /// # Errors
+    /// [`Code::AlreadyExists`]: the id is taken. [`Code::FailedPrecondition`]: the container does not run.
+    /// [`Code::NotFound`]: no such container, binary, working directory or user. [`Code::PermissionDenied`]: the binary
+    /// is not executable. [`Code::Unimplemented`]: `process` has a property that the wire does not carry (see [`spec`]).
+    pub async fn exec(&self, id: ExecId, process: &runtime::Process) -> Result<Process> {
+        let request = ExecProcessRequest {
+            container_id: self.id.as_str().to_owned(),
+            exec_id: id.as_str().to_owned(),
+            process: MessageField::some(spec::process_to_wire(process)?),
+            ..Default::default()
+        };
+        let call = self.connection.agent(CALL, |agent, context| async move {
+            agent.exec_process(context, &request).await
+        });
+        let process = self.exec_process(id);
+        call.await.map_err(Cause::of("exec in container", &process))?;
+        Ok(process)
+    }
+
+    /// The process that the container was made for, its init.
+    pub fn process(&self) -> Process {
+        Process::new(Arc::clone(&self.connection), self.id.clone(), None)
+    }
+
+    /// A handle to an exec that was made before. Asks the guest nothing: whether the exec exists shows when it is used.
+    pub fn exec_process(&self, id: ExecId) -> Process {
+        Process::new(Arc::clone(&self.connection), self.id.clone(), Some(id))
+    }
+
+    /// Sends a signal (signal(7), 1 to 64) to the container's init; SIGKILL goes to every process of the container.
+    ///
+    /// As in Kata, SIGTERM to an init that has no handler for it becomes SIGKILL: PID 1 of a namespace would ignore it.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]: no such container, or it is dead. [`Code::InvalidArgument`]: no such signal.
+    pub async fn signal(&self, signal: u32) -> Result<()> {
+        signal_process(&self.connection, &self.id, "", signal)
+            .await
+            .map_err(Cause::of("signal container", &self.id))
+    }
+
+    /// Waits until the container's init has exited. Waits for ever if it is never started.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]: no such container. [`Code::Unavailable`]: the connection was lost.
+    pub async fn wait(&self) -> Result<ExitStatus> {
+        self.process().wait().await
+    }
+
+    /// Kills what is left of the container and removes it, its mounts and its cgroup. `timeout` is for all of that, in
+    /// whole seconds, rounded up.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]: no such container. [`Code::DeadlineExceeded`]: not within `timeout`.
+    pub async fn remove(&self, timeout: Duration) -> Result<()> {
+        let whole = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+        let seconds = u32::try_from(whole).map_err(|_| {
+            Error::new(Code::InvalidArgument, "remove container", &self.id, "timeout too long")
+        })?;
+        let request = RemoveContainerRequest {
+            container_id: self.id.as_str().to_owned(),
+            // Zero would mean for ever on the wire.
+            timeout: seconds.max(1),
+            ..Default::default()
+        };
+        // The guest has the deadline; this one is for a guest that no longer answers.
+        let patience =
+            Some(Duration::from_secs(u64::from(seconds.max(1))) + Duration::from_secs(5));
+        let call = self.connection.agent(patience, |agent, context| async move {
+            agent.remove_container(context, &request).await
+        });
+        call.await.map_err(Cause::of("remove container", &self.id))?;
+        Ok(())
+    }
+}
+
+/// `exec_id` empty: the container as a whole, see [`Container::signal`].
+pub(crate) async fn signal_process(
+    connection: &Connection,
+    container: &ContainerId,
+    exec_id: &str,
+    signal: u32,
+) -> Result<(), Cause> {
+    let request = SignalProcessRequest {
+        container_id: container.as_str().to_owned(),
+        exec_id: exec_id.to_owned(),
+        signal,
+        ..Default::default()
+    };
+    let call = connection
+        .agent(CALL, |agent, context| async move { agent.signal_process(context, &request).await });
+    call.await.map(|_| ())
+}

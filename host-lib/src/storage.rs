@@ -1,0 +1,100 @@
+//! What the guest mounts before a container, or for a whole sandbox: the host's attached devices and shares.
+//!
+//! Drivers, sources and options are Kata's (`grpc.Storage`). The functions here build the ones that a root file system is
+//! usually made of; any other is built by its fields.
+
+use hyperstart_protocol::agent;
+
+use crate::id::ContainerId;
+
+/// The size of a 9p message in bytes. Larger ones mean fewer round trips; QEMU takes up to a megabyte or so.
+const NINEP_MSIZE: u32 = 256 << 10;
+
+/// Something that the guest mounts: a source, by way of a driver, at a mount point in the guest.
+///
+/// The same mount point named twice is one mount that is counted; it goes with its last user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// How the guest finds the source: `mmioblk`, `blk`, `nvdimm`, `virtio-pmem`, `virtio-fs`, `9p`, `overlayfs`,
+    /// `ephemeral`, `local` or `bind`.
+    pub driver: String,
+    /// Options of the driver itself, not of the mount.
+    pub driver_options: Vec<String>,
+    /// The device (`/dev/vda`), PCI path (`02/03`), share tag, or what else the driver takes.
+    pub source: String,
+    /// The file system type, as in mount(2).
+    pub fstype: String,
+    /// Mount options, as mount(8) writes them.
+    pub options: Vec<String>,
+    /// Where it is mounted: an absolute path in the guest.
+    pub mount_point: String,
+}
+
+impl Storage {
+    /// A read-only EROFS image on a device that the VMM attached. `driver` is `mmioblk` or `blk` for a disk,
+    /// `virtio-pmem` or `nvdimm` for memory that is mapped from the host; the latter is mounted with `dax=always`.
+    /// `name` names the image in the guest, and must be the same wherever the same device is used.
+    pub fn image(driver: &str, source: &str, name: &ContainerId) -> Self {
+        let mut options = vec!["ro".to_owned()];
+        if matches!(driver, "virtio-pmem" | "nvdimm") {
+            options.push("dax=always".to_owned());
+        }
+        Self {
+            driver: driver.to_owned(),
+            source: source.to_owned(),
+            fstype: "erofs".to_owned(),
+            options,
+            mount_point: format!("/run/hyperstart/images/{}", name.as_str()),
+            ..Self::default()
+        }
+    }
+
+    /// The root of container `id`: `image`, with a writable layer in guest memory over it.
+    pub fn overlay(id: &ContainerId, image: &Storage) -> Self {
+        Self {
+            driver: "overlayfs".to_owned(),
+            source: "overlay".to_owned(),
+            fstype: "overlay".to_owned(),
+            options: vec![
+                format!("lowerdir={}", image.mount_point),
+                "io.katacontainers.fs-opt.overlay-rw".to_owned(),
+            ],
+            mount_point: rootfs_path(id),
+            ..Self::default()
+        }
+    }
+
+    /// The root of container `id`: a directory of the host that the VMM shares by 9p (virtio) under `tag`.
+    pub fn shared_rootfs(id: &ContainerId, tag: &str) -> Self {
+        Self {
+            driver: "9p".to_owned(),
+            source: tag.to_owned(),
+            fstype: "9p".to_owned(),
+            options: vec![
+                "trans=virtio".to_owned(),
+                "version=9p2000.L".to_owned(),
+                "cache=mmap".to_owned(),
+                format!("msize={NINEP_MSIZE}"),
+            ],
+            mount_point: rootfs_path(id),
+            ..Self::default()
+        }
+    }
+}
+
+/// Where a container's root is in the guest, as Kata's runtimes have it.
+pub(crate) fn rootfs_path(id: &ContainerId) -> String {
+    format!("/run/kata-containers/{}/rootfs", id.as_str())
+}
+
+impl From<Storage> for agent::Storage {
+    fn from(storage: Storage) -> Self {
+        let Storage { driver, driver_options, source, fstype, options, mount_point } = storage;
+        Self { driver, driver_options, source, fstype, options, mount_point, ..Self::default() }
+    }
+}
+
+/// All of them, in the wire's form.
+pub(crate) fn to_wire(storages: Vec<Storage>) -> Vec<agent::Storage> {
+    storages.into_iter().map(Into::into).collect()
+}
