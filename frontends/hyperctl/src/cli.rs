@@ -1,0 +1,117 @@
+//! The command line: what commands there are, in the order in which a new user needs them. Each command's arguments
+//! are declared, and its work is done, in its own file below `commands`.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    boot_receipt, console, exec, host, images, inspect, kill, logs, ps, rm, run, stop,
+};
+use crate::error::Result;
+
+const ABOUT: &str = "Run containers, each in a virtual machine of its own";
+
+const EXAMPLES: &str = "\
+Examples:
+  hyperctl run -t busybox echo helloworld        run a command, see its output
+  hyperctl run -it --rm busybox sh               a shell of your own
+  hyperctl run -d --name web busybox sleep 1000  in the background
+  hyperctl exec -t web uname -r                  one more process in it
+  hyperctl stop web && hyperctl rm web
+
+Exit codes: the container's own; 125 when hyperctl, the VM or the guest failed; 126 when the command cannot be
+executed, 127 when it does not exist; 128 + n when signal n ended it.
+
+Files: pods live below /run/hyperstart (root) or $XDG_RUNTIME_DIR/hyperstart; HYPERSTART_STATE_DIR names another place.
+The kernel and the images are looked for beside hyperctl; HYPERSTART_GUEST_DIR names another place.";
+
+#[derive(Debug, Parser)]
+#[command(name = "hyperctl", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Args),
+    Exec(exec::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Rm(rm::Args),
+    Inspect(inspect::Args),
+    Console(console::Args),
+    BootReceipt(boot_receipt::Args),
+    Images(images::Args),
+    Host(host::Args),
+}
+
+impl Command {
+    /// Runs the command; the value is hyperctl's exit code.
+    pub async fn run(self) -> Result<u8> {
+        match self {
+            Command::Run(args) => run::run(args).await,
+            Command::Exec(args) => exec::run(args).await,
+            Command::Ps(args) => ps::run(&args),
+            Command::Logs(args) => logs::run(args).await,
+            Command::Stop(args) => stop::run(args).await,
+            Command::Kill(args) => kill::run(args).await,
+            Command::Rm(args) => rm::run(args).await,
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Console(args) => console::run(args).await,
+            Command::BootReceipt(args) => boot_receipt::run(args).await,
+            Command::Images(args) => images::run(&args),
+            Command::Host(args) => host::run(args).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn run_args(words: &[&str]) -> run::Args {
+        let words = ["hyperctl", "run"].iter().chain(words);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn everything_after_the_image_is_the_command() {
+        let args = run_args(&["-t", "busybox", "ls", "-t", "--rm", "--", "-x"]);
+        assert!(args.tty && !args.rm);
+        assert_eq!(args.image_and_command, ["busybox", "ls", "-t", "--rm", "--", "-x"]);
+    }
+
+    #[test]
+    fn short_flags_can_be_joined() {
+        let args = run_args(&["-itd", "-e", "A=1", "-eB=2", "busybox"]);
+        assert!(args.tty && args.interactive && args.detach);
+        assert_eq!(args.process.env, ["A=1", "B=2"]);
+    }
+
+    #[test]
+    fn an_unknown_flag_before_the_image_is_an_error_and_an_image_is_needed() {
+        assert!(Cli::try_parse_from(["hyperctl", "run", "--bogus", "busybox"]).is_err());
+        assert!(Cli::try_parse_from(["hyperctl", "run"]).is_err());
+        assert!(Cli::try_parse_from(["hyperctl", "run", "--bundle", "/b"]).is_ok());
+    }
+
+    #[test]
+    fn exec_takes_the_pods_name_and_a_command() {
+        let words = ["hyperctl", "exec", "-t", "pod1", "ls", "-l"];
+        let Command::Exec(args) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!((args.pod.as_str(), args.command), ("pod1", vec!["ls".into(), "-l".into()]));
+        assert!(Cli::try_parse_from(["hyperctl", "exec", "pod1"]).is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! `hyperctl exec`: one more process in a running container.
+
+use std::cell::Cell;
+
+use hyperstart::ExecId;
+
+use crate::error::{Context as _, Error, Result};
+use crate::pod::client;
+use crate::pod::store::{Store, random_hex};
+use crate::session::Session;
+use crate::signals::Signals;
+use crate::spec::{self, ProcessFlags};
+use crate::terminal;
+
+/// Run one more process in a running container
+///
+/// Environment, directory and user are the container's own unless said otherwise. Exits with the process's exit code.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Connect standard input
+    #[arg(short, long)]
+    pub interactive: bool,
+    #[command(flatten)]
+    pub process: ProcessFlags,
+    /// Name, id, or beginning of an id
+    pub pod: String,
+    /// What to run
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub command: Vec<String>,
+}
+
+pub async fn run(args: Args) -> Result<u8> {
+    terminal::check_input(args.tty, args.interactive)?;
+    let pod = Store::open()?.find(&args.pod)?;
+    let operation = format!("exec in pod {:?}", pod.state.name);
+    let (_sandbox, container) = client::connect(&pod).await.context(|| operation.clone())?;
+    let base = pod.state.process.as_ref();
+    let base = base.ok_or_else(|| Error::new(format!("{operation}: its process is not known")))?;
+    let process = spec::exec_process(base, &args.command, &args.process, args.tty)?;
+    let mut signals = Signals::listen()?;
+    let id = ExecId::new(format!("exec-{}", random_hex::<8>()?));
+    let id = id.map_err(|err| client::guest_error(&err))?;
+    let process = container.exec(id, &process).await;
+    let process = process.map_err(|err| client::guest_error(&err)).context(|| operation.clone())?;
+    let session = Session {
+        process: &process,
+        container: None,
+        operation,
+        tty: args.tty,
+        interactive: args.interactive,
+        attached: true,
+        log: None,
+        first_output: Cell::new(None),
+    };
+    let _raw = session.prepare().await?;
+    session.run(&mut signals).await
+}

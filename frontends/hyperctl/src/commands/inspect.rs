@@ -1,0 +1,59 @@
+//! `hyperctl inspect`: all that is known of a pod, as JSON for programs (an array, as docker prints one).
+
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::output;
+use crate::pod::state::{State, Status};
+use crate::pod::store::{Pod, Store};
+use crate::time;
+
+/// Print all that is known of pods, as a JSON array
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "POD")]
+    pods: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<u8> {
+    let store = Store::open()?;
+    let mut values = Vec::new();
+    for name in &args.pods {
+        values.push(describe(&store.find(name)?)?);
+    }
+    output::print(format!("{}\n", serde_json::to_string_pretty(&values)?))?;
+    Ok(0)
+}
+
+/// The state file's content; times as people and programs read them, and where the files are.
+fn describe(pod: &Pod) -> Result<Value> {
+    let State { id, name, image, status, created, host_pid, vm, address, process, steps, .. } =
+        &pod.state;
+    Ok(json!({
+        "id": id,
+        "name": name,
+        "image": image,
+        "created": time::rfc3339(*created),
+        "state": describe_status(status),
+        "host_pid": host_pid,
+        "vm": vm,
+        "address": address,
+        "process": process,
+        "steps": steps,
+        "directory": pod.dir,
+    }))
+}
+
+fn describe_status(status: &Status) -> Value {
+    match status {
+        Status::Booting => json!({"status": "booting"}),
+        Status::Running { since } => json!({"status": "running", "since": time::rfc3339(*since)}),
+        Status::Exited { at, exit_code, error } => json!({
+            "status": "exited",
+            "at": time::rfc3339(*at),
+            "exit_code": exit_code,
+            "error": error,
+        }),
+    }
+}

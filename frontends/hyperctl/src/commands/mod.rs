@@ -1,0 +1,19 @@
+//! The commands, one file each: arguments in, a call, output out.
+
+pub mod boot_receipt;
+pub mod console;
+pub mod exec;
+pub mod host;
+pub mod images;
+pub mod inspect;
+pub mod kill;
+pub mod logs;
+pub mod ps;
+pub mod rm;
+pub mod run;
+pub mod stop;
+
+use std::time::Duration;
+
+/// How often a command that waits for another process looks again.
+pub const POLL: Duration = Duration::from_millis(50);

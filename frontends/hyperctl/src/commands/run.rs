@@ -1,0 +1,106 @@
+//! `hyperctl run`: a container in a new VM.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context as _, Result};
+use crate::guest::GuestDir;
+use crate::image;
+use crate::machine::MachineFlags;
+use crate::pod::store::{Store, check_name};
+use crate::pod::{detach, host};
+use crate::signals::Signals;
+use crate::spec::{Container, ProcessFlags};
+use crate::terminal;
+
+/// Run a container in a new VM
+///
+/// An exited pod stays listed by `ps -a`, with its output (`logs`), console and boot receipt, until `rm`; with --rm
+/// nothing stays. Ctrl-C goes to the container: as a key with -it, as SIGINT otherwise; the third time it is killed.
+#[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
+#[command(
+    override_usage = "hyperctl run [OPTIONS] IMAGE [COMMAND...]\n       hyperctl run [OPTIONS] --bundle DIR [COMMAND...]"
+)]
+pub struct Args {
+    /// Give the container a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Connect standard input
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Run in the background and print the pod's id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Leave no record when it has ended
+    #[arg(long)]
+    pub rm: bool,
+    /// A name to call it by [default: invented]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Run an OCI bundle: config.json and a rootfs, which is shared with the guest and written to
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// How long the guest may take to get ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
+    #[command(flatten)]
+    pub process: ProcessFlags,
+    #[command(flatten)]
+    pub machine: MachineFlags,
+    /// Image (see `hyperctl images`, or the path of one), and the command if not the image's own
+    #[arg(
+        trailing_var_arg = true,
+        required_unless_present = "bundle",
+        value_name = "IMAGE [COMMAND...]"
+    )]
+    pub image_and_command: Vec<String>,
+}
+
+pub async fn run(args: Args) -> Result<u8> {
+    let order = args.order()?; // what is wrong with the words is said here, not by a host
+    if args.detach {
+        return detach::spawn(&args).await;
+    }
+    terminal::check_input(order.container.tty(), args.interactive)?;
+    let mut signals = Signals::listen()?;
+    host::host(order, &Store::open()?, &mut signals, |_| Ok(())).await
+}
+
+impl Args {
+    /// The pod that these words ask for.
+    pub fn order(&self) -> Result<host::Order> {
+        if let Some(name) = &self.name {
+            check_name(name)?;
+        }
+        let machine = self.machine.machine()?;
+        Ok(host::Order {
+            name: self.name.clone(),
+            vm: self.machine.describe(&machine),
+            machine,
+            container: self.container()?,
+            interactive: self.interactive,
+            attached: !self.detach,
+            remove: self.rm,
+            deadline: Duration::from_secs(self.timeout),
+        })
+    }
+
+    fn container(&self) -> Result<Container> {
+        if let Some(bundle) = &self.bundle {
+            let bundle = fs::canonicalize(bundle).context(|| format!("find bundle {bundle:?}"))?;
+            return Container::from_bundle(
+                &bundle,
+                &self.image_and_command,
+                &self.process,
+                self.tty,
+            );
+        }
+        let (image, words) =
+            self.image_and_command.split_first().map_or(("", &[][..]), |(i, w)| (i, w));
+        let image = image::find(GuestDir::locate, image)?;
+        Container::from_image(&image, words, &self.process, self.tty)
+    }
+}

@@ -1,0 +1,210 @@
+//! The VM that is asked for: flags, defaults and the guest's files, put together as a [`Machine`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use hyperstart_vmm::{Boot, Machine, MachineKind, TransportKind};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context as _, Error, Result};
+use crate::guest::GuestDir;
+use crate::pod::state::Vm;
+
+#[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
+#[command(next_help_heading = "Virtual machine")]
+pub struct MachineFlags {
+    /// Guest memory
+    #[arg(long, value_name = "MiB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    memory: u32,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Board [default: microvm, and q35 with --boot dax]
+    #[arg(long, value_name = "BOARD")]
+    machine: Option<Board>,
+    /// Where the guest's own root comes from
+    #[arg(long, value_name = "MODE", default_value = "initrd")]
+    boot: BootMode,
+    /// How bytes reach the guest [default: the first of these that works here]
+    #[arg(long, value_name = "KIND")]
+    transport: Option<TransportFlag>,
+    /// Guest kernel [default: vmlinux of the guest's files]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initrd, for --boot initrd [default: initrd.img of the guest's files]
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Root image, for --boot dax [default: rootfs.erofs of the guest's files]
+    #[arg(long, value_name = "FILE")]
+    rootfs: Option<PathBuf>,
+    /// More words for the kernel's command line, such as agent.log=debug
+    #[arg(long, value_name = "WORDS")]
+    append: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Board {
+    /// No PCI, no ACPI: the fastest boot
+    Microvm,
+    Q35,
+    Pc,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum BootMode {
+    /// An archive in guest memory
+    Initrd,
+    /// An image in host memory, shared by all guests
+    Dax,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportFlag {
+    /// The host kernel's vhost-vsock
+    Vsock,
+    /// vsock by the vhost-device-vsock daemon
+    VhostUserVsock,
+    /// A virtio-serial port; needs nothing
+    Serial,
+}
+
+impl MachineFlags {
+    pub fn machine(&self) -> Result<Machine> {
+        let (boot, kernel) =
+            (self.boot()?, self.file(self.kernel.as_deref(), "vmlinux", "kernel")?);
+        let mut machine = Machine::new(kernel, boot);
+        if let Some(board) = self.machine {
+            machine.kind = board.kind();
+        }
+        machine.memory_mib = self.memory;
+        machine.cpus = self.cpus;
+        machine.transport = self.transport.map(TransportFlag::kind);
+        let words = self.append.iter().flat_map(|words| words.split_whitespace());
+        machine.cmdline.extend(words.map(str::to_string));
+        machine.check().map_err(|err| Error::new(err.to_string()))?;
+        Ok(machine)
+    }
+
+    /// The same for people, as `ps` and `inspect` show it.
+    pub fn describe(&self, machine: &Machine) -> Vm {
+        let boot = match self.boot {
+            BootMode::Initrd => "initrd",
+            BootMode::Dax => "dax",
+        };
+        Vm {
+            machine: machine.kind.name().into(),
+            boot: boot.into(),
+            transport: machine.transport.map(|transport| transport.name().into()),
+            cpus: machine.cpus,
+            memory_mib: machine.memory_mib,
+        }
+    }
+
+    fn boot(&self) -> Result<Boot> {
+        match (self.boot, &self.initrd, &self.rootfs) {
+            (BootMode::Initrd, _, Some(_)) => Err(contradiction("--rootfs", "--boot dax")),
+            (BootMode::Dax, Some(_), _) => Err(contradiction("--initrd", "--boot initrd")),
+            (BootMode::Initrd, initrd, None) => {
+                self.file(initrd.as_deref(), "initrd.img", "initrd").map(Boot::Initrd)
+            }
+            (BootMode::Dax, None, rootfs) => {
+                self.file(rootfs.as_deref(), "rootfs.erofs", "rootfs").map(Boot::Rootfs)
+            }
+        }
+    }
+
+    /// The file that was named, else the one among the guest's files. Absolute: a detached host leaves our directory.
+    fn file(&self, named: Option<&Path>, default: &str, what: &str) -> Result<PathBuf> {
+        match named {
+            Some(path) => fs::canonicalize(path).context(|| format!("find {what} {path:?}")),
+            None => GuestDir::locate()?.file(default, what),
+        }
+    }
+}
+
+fn contradiction(flag: &str, needed: &str) -> Error {
+    Error::new(format!("{flag}: it is used with {needed} only"))
+        .hint(format!("add {needed}, or leave {flag} out"))
+}
+
+impl Board {
+    fn kind(self) -> MachineKind {
+        match self {
+            Board::Microvm => MachineKind::Microvm,
+            Board::Q35 => MachineKind::Q35,
+            Board::Pc => MachineKind::Pc,
+        }
+    }
+}
+
+impl TransportFlag {
+    fn kind(self) -> TransportKind {
+        match self {
+            TransportFlag::Vsock => TransportKind::VhostVsock,
+            TransportFlag::VhostUserVsock => TransportKind::VhostUserVsock,
+            TransportFlag::Serial => TransportKind::Serial,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: MachineFlags,
+    }
+
+    fn machine(extra: &[&str]) -> Result<(Machine, Vm)> {
+        let dir = tempfile::tempdir().unwrap();
+        let (kernel, root) = (dir.path().join("k"), dir.path().join("r"));
+        fs::write(&kernel, "k").unwrap();
+        fs::write(&root, "r").unwrap();
+        let (kernel, root) = (kernel.to_str().unwrap(), root.to_str().unwrap());
+        let root_flag = if extra.contains(&"dax") { "--rootfs" } else { "--initrd" };
+        let words = ["x", "--kernel", kernel, root_flag, root].into_iter();
+        let flags = Line::try_parse_from(words.chain(extra.iter().copied())).unwrap().flags;
+        let machine = flags.machine()?;
+        let vm = flags.describe(&machine);
+        Ok((machine, vm))
+    }
+
+    #[test]
+    fn the_defaults_are_one_cpu_64_mib_microvm_initrd() {
+        let (machine, vm) = machine(&[]).unwrap();
+        assert_eq!((machine.cpus, machine.memory_mib), (1, 64));
+        assert_eq!((vm.machine.as_str(), vm.boot.as_str()), ("microvm", "initrd"));
+        assert_eq!(machine.transport, None);
+    }
+
+    #[test]
+    fn dax_brings_a_board_that_can_do_it() {
+        assert_eq!(machine(&["--boot", "dax"]).unwrap().0.kind, MachineKind::Q35);
+        assert!(machine(&["--boot", "dax", "--machine", "microvm"]).is_err());
+    }
+
+    #[test]
+    fn flags_reach_the_machine() {
+        let words = ["--cpus", "2", "--memory", "256", "--transport", "serial", "--machine", "pc"];
+        let (machine, _) =
+            machine(&[&words[..], &["--append", "a b", "--append", "c"]].concat()).unwrap();
+        assert_eq!((machine.cpus, machine.memory_mib), (2, 256));
+        assert_eq!(machine.kind, MachineKind::Pc);
+        assert_eq!(machine.transport, Some(TransportKind::Serial));
+        assert_eq!(machine.cmdline, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_file_for_the_other_boot_mode_is_refused() {
+        let err = machine(&["--rootfs", "/r"]).unwrap_err().to_string();
+        assert!(err.contains("--rootfs") && err.contains("--boot dax"), "{err}");
+    }
+}

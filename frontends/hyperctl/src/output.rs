@@ -1,0 +1,81 @@
+//! Standard output and standard error for the commands that only print: whole texts, and tables.
+//!
+//! `print!` panics when the reader is gone; here that is [`Error::broken_pipe`], which ends hyperctl silently.
+
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use crate::error::{Context as _, Error, Result};
+
+/// Writes `bytes` to standard output, all of them, before it returns.
+pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
+    write_all(io::stdout().lock(), bytes.as_ref(), "standard output")
+}
+
+/// The same for standard error.
+pub fn print_error(bytes: impl AsRef<[u8]>) -> Result<()> {
+    write_all(io::stderr().lock(), bytes.as_ref(), "standard error")
+}
+
+/// Tells the user something on standard error. Whether anybody reads it does not change what we do.
+pub fn warn(message: impl Display) {
+    say(format_args!("hyperctl: {message}"));
+}
+
+/// One text on standard error, as it is.
+pub fn say(text: impl Display) {
+    if let Err(err) = print_error(format!("{text}\n")) {
+        drop(err); // standard error itself is gone: there is no place left to say so
+    }
+}
+
+/// Sends all that is said from here on to a file: a detached host has no terminal.
+pub fn say_into(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    let log = options.create(true).append(true).mode(0o600).open(path);
+    let log = log.context(|| format!("open {path:?}"))?;
+    rustix::stdio::dup2_stderr(log).context(|| format!("open {path:?}"))
+}
+
+fn write_all(mut stream: impl io::Write, bytes: &[u8], name: &str) -> Result<()> {
+    stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|err| Error::output(name, &err))
+}
+
+/// Columns as wide as their widest cell, two spaces apart, no trailing blanks.
+pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = header.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = line(&header, &widths);
+    for row in rows {
+        text.push_str(&line(&row.each_ref().map(String::as_str), &widths));
+    }
+    text
+}
+
+fn line<const N: usize>(cells: &[&str; N], widths: &[usize; N]) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        line.push_str(&format!("{cell:<width$}  "));
+    }
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_end_without_blanks() {
+        let rows = [["a".to_string(), "bb".to_string()], ["cccc".to_string(), "d".to_string()]];
+        assert_eq!(table(["X", "Y"], &rows), "X     Y\na     bb\ncccc  d\n");
+    }
+}

@@ -1,0 +1,211 @@
+//! Talking to a pod that another process hosts: connect, signal, stop; and how the guest's errors become ours.
+//!
+//! The agent is reached at the address in the pod's state. When it does not answer, the host can still be ended: by a
+//! pidfd, taken while the pod's lock shows that the host lives, so that a recycled pid is never hit.
+
+use std::time::Duration;
+
+use hyperstart::{BootStep, Code, ConnectOptions, Container, ContainerId, Sandbox, Transport};
+use hyperstart_vmm::AgentAddress;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::commands::POLL;
+use crate::error::{CANNOT_EXECUTE, COMMAND_NOT_FOUND, Context as _, Error, Result};
+use crate::pod::state::{Address, Status};
+use crate::pod::store::Pod;
+use crate::receipt::{GuestReceipt, GuestStep};
+use crate::signals::{self, SIGKILL, SIGTERM};
+
+/// A guest that is ready answers at once; this much only if it is starved.
+const CONNECT: Duration = Duration::from_secs(10);
+/// From a container's end, or its host's order to end, to the end of the host.
+const POWER_OFF: Duration = Duration::from_secs(25);
+
+pub fn address_of(address: &AgentAddress) -> Address {
+    match address.clone() {
+        AgentAddress::Vsock { cid, port } => Address::Vsock { cid, port },
+        AgentAddress::Hybrid { path, port } => Address::Hybrid { path, port },
+        AgentAddress::Unix { path } => Address::Unix { path },
+    }
+}
+
+/// Connects to the guest at `address`.
+pub async fn reach(address: &Address) -> Result<Sandbox> {
+    let transport = match address.clone() {
+        Address::Vsock { cid, port } => Transport::Vsock { cid, port },
+        Address::Hybrid { path, port } => Transport::Hybrid { path, port },
+        Address::Unix { path } => Transport::Unix { path },
+    };
+    let options = ConnectOptions { deadline: CONNECT, ..ConnectOptions::default() };
+    let sandbox = Sandbox::connect_with(&transport, options).await;
+    sandbox.map_err(|err| {
+        guest_error(&err).hint("`hyperctl console POD` shows what the guest said last")
+    })
+}
+
+/// The guest of a running pod, and its container.
+pub async fn connect(pod: &Pod) -> Result<(Sandbox, Container)> {
+    let name = &pod.state.name;
+    let address = match (&pod.state.status, &pod.state.address) {
+        (Status::Running { .. }, Some(address)) => address,
+        (Status::Running { .. } | Status::Booting, _) => {
+            return Err(Error::new("it is still booting").hint("try again in a moment"));
+        }
+        (Status::Exited { exit_code, .. }, _) => {
+            return Err(Error::new(format!("it has exited ({exit_code})"))
+                .hint(format!("`hyperctl logs {name}` shows its output")));
+        }
+    };
+    let sandbox = reach(address).await?;
+    let id = ContainerId::new(&pod.state.id).map_err(|err| guest_error(&err))?;
+    let container = sandbox.container(id);
+    Ok((sandbox, container))
+}
+
+/// Sends a signal to the container's own process.
+pub async fn signal(pod: &Pod, signal: u32) -> Result<()> {
+    let (_sandbox, container) = connect(pod).await?;
+    container.signal(signal).await.map_err(|err| guest_error(&err))
+}
+
+/// What the guest noted of its boot.
+pub async fn receipt(sandbox: &Sandbox) -> Result<GuestReceipt> {
+    let receipt = sandbox.boot_receipt().await.map_err(|err| guest_error(&err))?;
+    let step = |step: BootStep| GuestStep {
+        name: step.name,
+        monotonic_ns: u64::try_from(step.monotonic.as_nanos()).unwrap_or(u64::MAX),
+    };
+    Ok(GuestReceipt {
+        steps: receipt.steps.into_iter().map(step).collect(),
+        boot_mode: receipt.boot_mode,
+        root_fstype: receipt.root_fstype,
+        root_dax: receipt.root_dax,
+        mem_total_bytes: receipt.mem_total_bytes,
+        mem_available_bytes: receipt.mem_available_bytes,
+    })
+}
+
+/// Ends the pod: its stop signal, SIGKILL after `grace`, and its host if the guest does not answer. Returns when the
+/// host, and with it the VM, is gone. A pod that has exited is stopped already.
+pub async fn stop(pod: &Pod, grace: Duration) -> Result<()> {
+    if !pod.is_hosted()? {
+        return Ok(());
+    }
+    if matches!(pod.state.status, Status::Booting) {
+        signal_host(pod, Signal::TERM)?;
+        return end(pod).await;
+    }
+    let gentle = stop_signal(&pod.state.stop_signal);
+    for (number, patience) in [(gentle, grace), (SIGKILL, POWER_OFF)] {
+        if patience.is_zero() {
+            continue;
+        }
+        match timeout(CONNECT, signal(pod, number)).await {
+            Ok(Ok(())) => {}
+            // It may have ended in this moment; if it has not, the next step is harder.
+            Ok(Err(err)) => log::debug!("signal {number}: {}", err.message()),
+            Err(_) => log::debug!("signal {number}: the guest does not answer"),
+        }
+        if gone_within(pod, patience).await? {
+            return Ok(());
+        }
+    }
+    end(pod).await
+}
+
+/// The host does not see its container end: ends the host, whose children and files go with it.
+async fn end(pod: &Pod) -> Result<()> {
+    if gone_within(pod, POWER_OFF).await? {
+        return Ok(());
+    }
+    signal_host(pod, Signal::KILL)?;
+    if gone_within(pod, POWER_OFF).await? {
+        return Ok(());
+    }
+    Err(Error::new(format!("its host (pid {}) does not end", pod.state.host_pid)))
+}
+
+async fn gone_within(pod: &Pod, patience: Duration) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    while pod.is_hosted()? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        sleep(POLL).await;
+    }
+    Ok(true)
+}
+
+fn signal_host(pod: &Pod, signal: Signal) -> Result<()> {
+    let operation = || format!("signal host of pod {:?}", pod.state.name);
+    let Some(pid) = Pid::from_raw(pod.state.host_pid) else {
+        return Err(Error::new("no pid is known")).context(operation);
+    };
+    let host = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(host) => host,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(err) => return Err(err).context(operation),
+    };
+    // Asked after the pidfd was taken: while the lock is held, the pid is the host's.
+    if !pod.is_hosted()? {
+        return Ok(());
+    }
+    match pidfd_send_signal(host, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(err) => Err(err).context(operation),
+    }
+}
+
+/// An image may ask for another signal; one that it misspells is not a reason not to stop it.
+fn stop_signal(text: &str) -> u32 {
+    if text.is_empty() {
+        return SIGTERM;
+    }
+    signals::parse(text).unwrap_or(SIGTERM)
+}
+
+/// An answer of the guest, or of host-lib, with the exit code that docker has for it.
+pub fn guest_error(err: &hyperstart::Error) -> Error {
+    let code = exit_code(err.code(), err.message());
+    let wrapped = Error::new(err.to_string());
+    match code {
+        Some(COMMAND_NOT_FOUND) => wrapped
+            .with_code(COMMAND_NOT_FOUND)
+            .hint("the command must be a program in the container's image"),
+        Some(code) => wrapped.with_code(code),
+        None => wrapped,
+    }
+}
+
+/// 127 and 126 speak of the command alone: a missing directory or user is a failure of ours to run it.
+fn exit_code(code: Code, message: &str) -> Option<u8> {
+    let of_command = message.contains("exec \"");
+    match code {
+        Code::NotFound if of_command => Some(COMMAND_NOT_FOUND),
+        Code::PermissionDenied if of_command => Some(CANNOT_EXECUTE),
+        _ => None, // hyperstart::Code is non-exhaustive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_exit_codes_are_of_the_command_only() {
+        let missing = "exec \"foo\": ENOENT: No such file or directory";
+        assert_eq!(exit_code(Code::NotFound, missing), Some(127));
+        let directory = "exec \"/tmp\": EACCES: Permission denied";
+        assert_eq!(exit_code(Code::PermissionDenied, directory), Some(126));
+        assert_eq!(exit_code(Code::NotFound, "cwd \"/x\": ENOENT"), None);
+        assert_eq!(exit_code(Code::Unavailable, "exec \"foo\": connection lost"), None);
+    }
+
+    #[test]
+    fn an_image_chooses_its_stop_signal() {
+        assert_eq!(stop_signal(""), SIGTERM);
+        assert_eq!(stop_signal("SIGQUIT"), 3);
+        assert_eq!(stop_signal("nonsense"), SIGTERM);
+    }
+}

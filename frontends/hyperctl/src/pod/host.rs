@@ -1,0 +1,282 @@
+//! Hosting: from an order to a running container, and from its end to nothing left. `run` in front and `run -d` both
+//! come here; they differ in what the session is connected to and in who hears that it started.
+//!
+//! ```text
+//! claim ─ launch ─ ready ─ connect ─ create sandbox ─ create container ─ start ─ session ─ receipt ─ power off ─ exited
+//!         └── a signal, a dead VM or an error in here ends all of it ──┘        └── a dead VM is the pod's end ──┘
+//! ```
+//! The VM is a value in this process: whatever way a function here returns, dropping it kills QEMU and removes its
+//! files. The pod's own directory goes with the claim, or stays as the record of an exited pod.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use hyperstart::{
+    Container as Guest, ContainerId, ContainerOptions, Process, Sandbox, SandboxConfig,
+};
+use hyperstart_vmm::{Disk, Exit, Machine, Share, Vm};
+use tokio::time::timeout;
+
+use crate::error::{Context as _, Error, Result};
+use crate::output;
+use crate::pod::client;
+use crate::pod::output_log::Writer;
+use crate::pod::state::{State, Status, Vm as VmDescription};
+use crate::pod::store::{Claim, Store};
+use crate::progress;
+use crate::receipt::{self, Stopwatch};
+use crate::session::{Log, Session};
+use crate::signals::Signals;
+use crate::spec::{Container, ROOTFS_TAG, Root, storages};
+use crate::time;
+
+/// What the guest gets to sync and power off; then the VM is killed.
+const POWER_OFF: Duration = Duration::from_secs(10);
+/// What the receipt of a container that has ended may cost.
+const RECEIPT: Duration = Duration::from_secs(2);
+
+/// A pod that is asked for, with all that could be wrong about the words already refused.
+pub struct Order {
+    pub name: Option<String>,
+    pub machine: Machine,
+    pub vm: VmDescription,
+    pub container: Container,
+    pub interactive: bool,
+    /// The container's streams are ours; else they go to the log alone.
+    pub attached: bool,
+    /// No record stays when it has ended.
+    pub remove: bool,
+    /// For the guest to get ready.
+    pub deadline: Duration,
+}
+
+/// A pod whose container is about to start.
+struct Booted {
+    vm: Vm,
+    sandbox: Sandbox,
+    container: Guest,
+    process: Process,
+}
+
+/// Runs the pod to its end; the value is the container's exit code. `started` hears when the container runs.
+pub async fn host(
+    order: Order,
+    store: &Store,
+    signals: &mut Signals,
+    started: impl FnOnce(&State) -> Result<()>,
+) -> Result<u8> {
+    let mut claim = store.claim(|id| describe(&order, id))?;
+    if !order.attached {
+        output::say_into(&claim.dir.join("host.log"))?;
+    }
+    let outcome = run(&order, &mut claim, signals, started).await;
+    finish(&order, claim, outcome)
+}
+
+fn describe(order: &Order, id: String) -> State {
+    let name = order.name.clone().unwrap_or_else(|| invent_name(&order.container.label, &id));
+    State {
+        stop_signal: order.container.stop_signal.clone(),
+        ..State::new(id, name, order.container.label.clone(), order.vm.clone())
+    }
+}
+
+/// `busybox-3f2a`: what it is, and enough of the id to be unique in practice; a clash is refused like any other.
+fn invent_name(label: &str, id: &str) -> String {
+    let base = label.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let base = base.strip_suffix(".erofs").unwrap_or(base);
+    let base: String = base.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
+    let digits: String = id.chars().take(4).collect();
+    if base.is_empty() { format!("pod-{digits}") } else { format!("{base}-{digits}") }
+}
+
+async fn run(
+    order: &Order,
+    claim: &mut Claim,
+    signals: &mut Signals,
+    started: impl FnOnce(&State) -> Result<()>,
+) -> Result<u8> {
+    let operation = format!("run {:?}", order.container.label);
+    let stopwatch = Stopwatch::start();
+    let boot = progress::during("starting the VM", boot(order, claim, &stopwatch));
+    let booted = tokio::select! {
+        booted = boot => booted.context(|| operation.clone())?,
+        signal = signals.next_ending() => return Err(Error::interrupted(operation, signal)),
+    };
+    let session = Session {
+        process: &booted.process,
+        container: Some(&booted.container),
+        operation,
+        tty: order.container.tty(),
+        interactive: order.interactive,
+        attached: order.attached,
+        log: Some(RefCell::new(Log::new(Writer::create(&claim.dir)))),
+        first_output: Cell::new(None),
+    };
+    let outcome = live(&booted, &session, claim, &stopwatch, signals, started).await;
+    if let Some(at) = session.first_output.get() {
+        claim.state.steps.push(stopwatch.step_at("output", at));
+    }
+    end(order, claim, booted, outcome).await
+}
+
+/// Up to a container that is created, with its process held before its first instruction.
+async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result<Booted> {
+    let mut steps = Vec::new();
+    let mut step = |name: &str| steps.push(stopwatch.step(name));
+    let mut machine = order.machine.clone();
+    attach(&mut machine, &order.container.root);
+    let vm = Vm::launch(&machine, &claim.dir).await.map_err(|err| vm_error(&err))?;
+    claim.state.console = Some(vm.console_log().to_path_buf());
+    claim.save()?;
+    step("vmm");
+    vm.ready(order.deadline).await.map_err(|err| vm_error(&err))?;
+    step(receipt::READY);
+    let created = tokio::select! {
+        created = create(order, claim, &vm, &mut step) => created?,
+        exit = vm.wait() => return Err(ended(&vm, exit)),
+    };
+    claim.state.steps = steps;
+    let (sandbox, container, process) = created;
+    Ok(Booted { vm, sandbox, container, process })
+}
+
+async fn create(
+    order: &Order,
+    claim: &mut Claim,
+    vm: &Vm,
+    step: &mut impl FnMut(&str),
+) -> Result<(Sandbox, Guest, Process)> {
+    let id = claim.state.id.clone();
+    let address = client::address_of(vm.address());
+    let sandbox = client::reach(&address).await?;
+    step("connected");
+    let config = SandboxConfig { id: id.clone(), hostname: id.clone(), ..SandboxConfig::default() };
+    sandbox.create(&config).await.map_err(|err| client::guest_error(&err))?;
+    step("sandbox");
+    let id = ContainerId::new(&id).map_err(|err| client::guest_error(&err))?;
+    let storages = storages(&order.container.root, &id, image_device(vm, &order.container.root)?);
+    let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
+    let spec = order.container.spec_for(&id, &root);
+    let options = ContainerOptions { storages };
+    let container = sandbox.create_container(&id, &spec, options).await;
+    let container = container.map_err(|err| client::guest_error(&err))?;
+    step("created");
+    claim.state.address = Some(address);
+    claim.state.process = spec.process().clone();
+    let process = container.process();
+    Ok((sandbox, container, process))
+}
+
+/// From the start of the container to its end, or the VM's.
+async fn live(
+    booted: &Booted,
+    session: &Session<'_>,
+    claim: &mut Claim,
+    stopwatch: &Stopwatch,
+    signals: &mut Signals,
+    started: impl FnOnce(&State) -> Result<()>,
+) -> Result<u8> {
+    let run = async {
+        let _raw = session.prepare().await?;
+        let start = booted.container.start().await;
+        start.map_err(|err| client::guest_error(&err)).context(|| session.operation.clone())?;
+        claim.state.steps.push(stopwatch.step("started"));
+        claim.state.status = Status::Running { since: time::unix_millis() };
+        claim.save()?;
+        started(&claim.state)?;
+        session.run(signals).await
+    };
+    tokio::select! {
+        biased; // a VM that ends because its container did is told by the container
+        outcome = run => outcome,
+        exit = booted.vm.wait() => {
+            Err(ended(&booted.vm, exit)).context(|| session.operation.clone())
+        }
+    }
+}
+
+/// Asks the guest for what is worth keeping, and turns the VM off.
+async fn end(order: &Order, claim: &mut Claim, booted: Booted, outcome: Result<u8>) -> Result<u8> {
+    let Booted { vm, sandbox, .. } = booted;
+    if !order.remove && outcome.is_ok() {
+        // A record without a receipt is still a record.
+        if let Ok(Ok(receipt)) = timeout(RECEIPT, client::receipt(&sandbox)).await {
+            claim.state.receipt = Some(receipt);
+        }
+    }
+    // Whether it says yes or is gone already: the shutdown below waits for the fact, and enforces it.
+    if let Ok(Err(err)) = timeout(POWER_OFF, sandbox.destroy()).await {
+        log::debug!("destroy sandbox: {err}");
+    }
+    log::debug!("vm: qemu {}", vm.shutdown(POWER_OFF).await);
+    outcome
+}
+
+/// What stays of the pod: nothing, or the record that `ps -a`, `logs` and `inspect` read.
+fn finish(order: &Order, mut claim: Claim, outcome: Result<u8>) -> Result<u8> {
+    let ran = claim.state.status != Status::Booting;
+    if order.remove || !ran {
+        claim.remove()?;
+        return outcome;
+    }
+    let (exit_code, error) = match &outcome {
+        Ok(code) => (*code, None),
+        Err(err) => (err.code(), Some(err.message().to_string())),
+    };
+    claim.state.status = Status::Exited { at: time::unix_millis(), exit_code, error };
+    claim.state.address = None;
+    claim.save()?;
+    outcome
+}
+
+/// What the container's root needs from the VM.
+fn attach(machine: &mut Machine, root: &Root) {
+    match root {
+        Root::Image { path } => {
+            machine.disks.push(Disk { path: path.clone(), read_only: true });
+        }
+        Root::Directory { path } => machine.shares.push(Share {
+            path: path.clone(),
+            tag: ROOTFS_TAG.into(),
+            read_only: false,
+        }),
+    }
+}
+
+fn vm_error(err: &hyperstart_vmm::Error) -> Error {
+    Error::new(err.to_string())
+}
+
+/// The VM ended and nobody asked it to. The kernel's own words, if it had any, say more than QEMU's exit.
+fn ended(vm: &Vm, exit: Exit) -> Error {
+    match vm.console().panic() {
+        Some(panic) => Error::new(format!("the guest kernel panicked: {panic}")),
+        None => Error::new(format!("the VM ended before its container: qemu {exit}")),
+    }
+    .hint("`hyperctl console POD` shows the guest's last words, unless it was run with --rm")
+}
+
+/// The driver and the device by which the guest finds the image.
+fn image_device<'a>(vm: &'a Vm, root: &Root) -> Result<(&'a str, &'a str)> {
+    match root {
+        Root::Image { path } => match vm.disk_device(0) {
+            Some(disk) => Ok((disk.driver, &disk.source)),
+            None => Err(Error::new(format!("attach image {path:?}: the VM has no disk for it"))),
+        },
+        Root::Directory { .. } => Ok(("", "")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invented_name_says_what_it_is() {
+        assert_eq!(invent_name("busybox", "3f2a9c000000"), "busybox-3f2a");
+        assert_eq!(invent_name("/images/my_app.erofs", "3f2a9c000000"), "myapp-3f2a");
+        assert_eq!(invent_name("/bundles/one/", "3f2a9c000000"), "one-3f2a");
+        assert_eq!(invent_name("/", "3f2a9c000000"), "pod-3f2a");
+    }
+}

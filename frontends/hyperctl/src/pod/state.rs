@@ -1,0 +1,177 @@
+//! What is known of a pod on disk: `state.json`, the one file that its host writes and every other hyperctl reads.
+//!
+//! ```text
+//! booting ──(container started)──> running ──(container ended, VM gone)──> exited
+//!     └──(boot failed)──> the directory is removed                            └──(`rm`, --rm)──> removed
+//! ```
+//! The file is replaced as a whole (written beside, then renamed), so a reader sees the old or the new state, never
+//! half of one. It may hold secrets (the process's environment): directory 0700, file 0600.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Process;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context as _, Error, Result};
+use crate::receipt::{GuestReceipt, HostStep};
+
+/// Counted up when an older hyperctl could no longer read the file rightly.
+const FORMAT: u32 = 1;
+const FILE: &str = "state.json";
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct State {
+    pub format: u32,
+    pub id: String,
+    pub name: String,
+    /// What was run: an image's name or path, or a bundle's directory.
+    pub image: String,
+    pub status: Status,
+    /// Milliseconds since 1970.
+    pub created: u64,
+    pub host_pid: i32,
+    pub vm: Vm,
+    /// Where the guest answers, once it does.
+    pub address: Option<Address>,
+    /// The container's own process; an exec takes its environment, directory and user from it.
+    pub process: Option<Process>,
+    /// What asks it to stop, by name or number; empty is SIGTERM.
+    #[serde(default)]
+    pub stop_signal: String,
+    /// Where the guest's console is logged.
+    #[serde(default)]
+    pub console: Option<PathBuf>,
+    /// What the host did to get here, for the boot receipt.
+    #[serde(default)]
+    pub steps: Vec<HostStep>,
+    /// What the guest noted of its boot; asked for when the container has ended.
+    #[serde(default)]
+    pub receipt: Option<GuestReceipt>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Status {
+    Booting,
+    Running {
+        since: u64,
+    },
+    Exited {
+        at: u64,
+        exit_code: u8,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
+
+/// The VM as it was asked for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Vm {
+    pub machine: String,
+    pub boot: String,
+    pub transport: Option<String>,
+    pub cpus: u32,
+    pub memory_mib: u32,
+}
+
+/// How another process reaches the guest.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "transport")]
+pub enum Address {
+    Vsock { cid: u32, port: u32 },
+    Hybrid { path: PathBuf, port: u32 },
+    Unix { path: PathBuf },
+}
+
+impl State {
+    pub fn new(id: String, name: String, image: String, vm: Vm) -> State {
+        State {
+            format: FORMAT,
+            id,
+            name,
+            image,
+            status: Status::Booting,
+            created: crate::time::unix_millis(),
+            host_pid: rustix::process::getpid().as_raw_nonzero().get(),
+            vm,
+            address: None,
+            process: None,
+            stop_signal: String::new(),
+            console: None,
+            steps: Vec::new(),
+            receipt: None,
+        }
+    }
+
+    pub fn load(dir: &Path) -> Result<State> {
+        let path = dir.join(FILE);
+        let bytes = fs::read(&path).context(|| format!("read {path:?}"))?;
+        parse(&bytes).context(|| format!("read {path:?}"))
+    }
+
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let (path, beside) = (dir.join(FILE), dir.join(format!("{FILE}.new")));
+        let text = serde_json::to_vec_pretty(self).context(|| format!("write {path:?}"))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside).context(|| format!("write {beside:?}"))?;
+        file.write_all(&text).context(|| format!("write {beside:?}"))?;
+        fs::rename(&beside, &path).context(|| format!("write {path:?}"))
+    }
+
+    /// The command line of the container's own process, as `ps` shows it.
+    pub fn command(&self) -> String {
+        let args = self.process.as_ref().and_then(|process| process.args().as_ref());
+        args.map(|args| args.join(" ")).unwrap_or_default()
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<State> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = serde_json::from_slice(bytes)?;
+    if format != FORMAT {
+        return Err(Error::new(format!("format {format} is not {FORMAT}"))
+            .hint("the pod was started by another version of hyperctl: use that one"));
+    }
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State::new("0123456789ab".into(), "web".into(), "busybox".into(), Vm::default())
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = state();
+        state.status = Status::Exited { at: 5, exit_code: 7, error: None };
+        state.address = Some(Address::Vsock { cid: 3, port: 1024 });
+        state.save(dir.path()).unwrap();
+        let loaded = State::load(dir.path()).unwrap();
+        assert_eq!(loaded.status, state.status);
+        assert_eq!(loaded.address, state.address);
+        assert!(!dir.path().join("state.json.new").exists());
+    }
+
+    #[test]
+    fn a_state_of_another_version_is_refused_by_number() {
+        let err = parse(br#"{"format": 99, "anything": true}"#).unwrap_err();
+        assert!(err.to_string().contains("format 99"), "{err}");
+    }
+
+    #[test]
+    fn a_truncated_state_is_an_error() {
+        assert!(parse(br#"{"format": 1, "id": "01"#).is_err());
+        assert!(parse(b"").is_err());
+    }
+}

@@ -1,0 +1,346 @@
+//! The pods of this user: one directory each below the state directory, and the rules by which they come and go.
+//!
+//! ```text
+//! <state>/pods/            0700
+//!     .lock                held while a pod is entered, looked for stale, or removed: names cannot race
+//!     <id>/                0700, from the first moment with lock and state.json in it
+//!         lock             flock: exclusive while the pod's host lives, however it ends
+//!         state.json  output.log  console.log  qemu.log  host.log
+//!         vm/              the VM's sockets; its guardian removes them when the host is killed
+//! ```
+//! Whether a pod lives is asked of the kernel (its lock is held), not of a pid that may be another's by now. A pod
+//! whose host is gone and that has not said `exited` is stale: the next command that looks removes it.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context as _, Error, Result};
+use crate::pod::state::{State, Status};
+
+const STATE_DIR_VARIABLE: &str = "HYPERSTART_STATE_DIR";
+/// As many digits as docker shows.
+const ID_BYTES: usize = 6;
+
+/// The directory of all pods.
+pub struct Store {
+    pods: PathBuf,
+}
+
+/// A pod as any hyperctl sees it.
+#[derive(Debug)]
+pub struct Pod {
+    pub dir: PathBuf,
+    pub state: State,
+}
+
+/// A pod as its host has it: the lock says that the host lives.
+pub struct Claim {
+    pub dir: PathBuf,
+    pub state: State,
+    _lock: File,
+}
+
+impl Store {
+    pub fn open() -> Result<Store> {
+        Store::below(&state_dir()?)
+    }
+
+    pub fn below(state_dir: &Path) -> Result<Store> {
+        let pods = state_dir.join("pods");
+        make_dir(&pods)?;
+        let meta = fs::metadata(&pods).context(|| format!("open state directory {pods:?}"))?;
+        let us = rustix::process::geteuid().as_raw();
+        if meta.uid() != us || meta.mode() & 0o077 != 0 {
+            return Err(Error::new(format!(
+                "open state directory {pods:?}: owner {} and mode {:o} let others in",
+                meta.uid(),
+                meta.mode() & 0o777
+            ))
+            .hint(format!("make it yours alone (mode 0700), or set {STATE_DIR_VARIABLE}")));
+        }
+        Ok(Store { pods })
+    }
+
+    /// Enters a new pod. `build` makes its state from the id; the name is taken as soon as this returns.
+    pub fn claim(&self, build: impl FnOnce(String) -> State) -> Result<Claim> {
+        let _store = self.lock()?;
+        let taken = self.sweep()?;
+        let id = unused_id(&taken)?;
+        let state = build(id);
+        check_name(&state.name)?;
+        if let Some(other) = taken.iter().find(|pod| pod.state.name == state.name) {
+            return Err(Error::new(format!(
+                "name pod {:?}: pod {} has that name",
+                state.name, other.state.id
+            ))
+            .hint(format!("`hyperctl rm -f {}` removes it", state.name)));
+        }
+        self.enter(state)
+    }
+
+    /// Makes the directory complete under another name first, so that a half-made pod is never seen.
+    fn enter(&self, state: State) -> Result<Claim> {
+        let dir = self.pods.join(&state.id);
+        let making = self.pods.join(format!(".{}", state.id));
+        make_dir(&making)?;
+        let lock = open_lock(&making.join("lock"))?;
+        lock.lock().context(|| format!("lock pod {:?}", state.name))?;
+        state.save(&making)?;
+        fs::rename(&making, &dir).context(|| format!("enter pod {dir:?}"))?;
+        Ok(Claim { dir, state, _lock: lock })
+    }
+
+    /// All pods, oldest first.
+    pub fn list(&self) -> Result<Vec<Pod>> {
+        let _store = self.lock()?;
+        self.sweep()
+    }
+
+    /// The pod of this name, id, or unique beginning of an id.
+    pub fn find(&self, wanted: &str) -> Result<Pod> {
+        pick(self.list()?, wanted)
+    }
+
+    /// Forgets a pod whose host is gone.
+    pub fn remove(&self, pod: &Pod) -> Result<()> {
+        let _store = self.lock()?;
+        remove_dir(&pod.dir)
+    }
+
+    /// Reads all pods and removes what is stale. The store is locked, so nothing here is half-made by a living host.
+    fn sweep(&self) -> Result<Vec<Pod>> {
+        let mut pods = Vec::new();
+        let entries = fs::read_dir(&self.pods).context(|| format!("list {:?}", self.pods))?;
+        for entry in entries {
+            let dir = entry.context(|| format!("list {:?}", self.pods))?.path();
+            if !dir.is_dir() {
+                continue;
+            }
+            match State::load(&dir) {
+                Ok(state) if is_hosted(&dir)? || matches!(state.status, Status::Exited { .. }) => {
+                    pods.push(Pod { dir, state });
+                }
+                Ok(_) => remove_dir(&dir)?,
+                // Unreadable and alive: another version's pod, not ours to remove, and not to be silent about.
+                Err(err) if is_hosted(&dir)? => crate::output::warn(err.message()),
+                Err(_) => remove_dir(&dir)?,
+            }
+        }
+        pods.sort_by(|a, b| (a.state.created, &a.state.id).cmp(&(b.state.created, &b.state.id)));
+        Ok(pods)
+    }
+
+    fn lock(&self) -> Result<File> {
+        let path = self.pods.join(".lock");
+        let lock = open_lock(&path)?;
+        lock.lock().context(|| format!("lock {path:?}"))?;
+        Ok(lock)
+    }
+}
+
+impl Pod {
+    /// Whether the process that hosts the VM lives.
+    pub fn is_hosted(&self) -> Result<bool> {
+        is_hosted(&self.dir)
+    }
+}
+
+impl Claim {
+    /// Writes the state as it is now.
+    pub fn save(&self) -> Result<()> {
+        self.state.save(&self.dir)
+    }
+
+    /// Forgets the pod. The lock goes with the directory, which is why this ends the claim.
+    pub fn remove(self) -> Result<()> {
+        remove_dir(&self.dir)
+    }
+}
+
+/// Name, then id, then the beginning of an id; two candidates are an error, not a guess.
+fn pick(pods: Vec<Pod>, wanted: &str) -> Result<Pod> {
+    let exact = pods.iter().position(|pod| pod.state.name == wanted || pod.state.id == wanted);
+    let begins = |pod: &Pod| !wanted.is_empty() && pod.state.id.starts_with(wanted);
+    let several = pods.iter().filter(|pod| begins(pod)).count();
+    let index = match exact.or_else(|| pods.iter().position(begins)) {
+        Some(_) if exact.is_none() && several > 1 => {
+            return Err(Error::new(format!("find pod {wanted:?}: {several} ids begin so"))
+                .hint("give more digits; `hyperctl ps -a` lists the pods"));
+        }
+        Some(index) => index,
+        None => {
+            return Err(Error::new(format!("find pod {wanted:?}: no such pod"))
+                .hint("`hyperctl ps -a` lists the pods"));
+        }
+    };
+    pods.into_iter()
+        .nth(index)
+        .ok_or_else(|| Error::new(format!("find pod {wanted:?}: no such pod")))
+}
+
+/// Docker's rule for names: it must not be taken for an option or a path.
+pub fn check_name(name: &str) -> Result<()> {
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if first && rest && name.len() <= 64 {
+        return Ok(());
+    }
+    Err(Error::new(format!("name pod {name:?}: not a name"))
+        .hint("letters, digits, '_', '.' and '-', a letter or digit first, 64 at most"))
+}
+
+fn unused_id(taken: &[Pod]) -> Result<String> {
+    loop {
+        let id = random_hex::<ID_BYTES>()?;
+        if !taken.iter().any(|pod| pod.state.id == id) {
+            return Ok(id);
+        }
+    }
+}
+
+/// `N` random bytes in hexadecimal digits.
+pub fn random_hex<const N: usize>() -> Result<String> {
+    let mut bytes = [0u8; N];
+    let length = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context(|| "read random bytes".into())?;
+    if length != N {
+        return Err(Error::new(format!("read random bytes: {length} of {N}")));
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn state_dir() -> Result<PathBuf> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = variable(STATE_DIR_VARIABLE) {
+        return std::path::absolute(&dir).context(|| format!("open state directory {dir:?}"));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/run/hyperstart"));
+    }
+    match variable("XDG_RUNTIME_DIR") {
+        Some(dir) => Ok(dir.join("hyperstart")),
+        None => Err(Error::new("open state directory: XDG_RUNTIME_DIR is not set")
+            .hint(format!("set {STATE_DIR_VARIABLE} to a directory of yours"))),
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(dir).context(|| format!("make directory {dir:?}"))
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).context(|| format!("remove {dir:?}"))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    options.open(path).context(|| format!("open {path:?}"))
+}
+
+/// A shared lock, so that two who ask at once do not take each other for the host.
+fn is_hosted(dir: &Path) -> Result<bool> {
+    let path = dir.join("lock");
+    let lock = match File::open(&path) {
+        Ok(lock) => lock,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(err) => return Err(err).context(|| format!("open {path:?}")),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(err)) => Err(err).context(|| format!("lock {path:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::state::Vm;
+
+    fn named(name: &str) -> impl FnOnce(String) -> State {
+        let name = name.to_string();
+        move |id| State::new(id, name, "busybox".into(), Vm::default())
+    }
+
+    #[test]
+    fn a_name_is_taken_while_its_host_lives_and_free_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::below(dir.path()).unwrap();
+        let claim = store.claim(named("web")).unwrap();
+        let err = store.claim(named("web")).err().unwrap();
+        assert!(err.to_string().contains("has that name"), "{err}");
+        drop(claim);
+        assert!(store.claim(named("web")).is_ok());
+    }
+
+    #[test]
+    fn a_pod_whose_host_died_is_swept_and_an_exited_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::below(dir.path()).unwrap();
+        drop(store.claim(named("killed")).unwrap());
+        let mut done = store.claim(named("done")).unwrap();
+        done.state.status = Status::Exited { at: 1, exit_code: 7, error: None };
+        done.save().unwrap();
+        drop(done);
+        let names: Vec<String> =
+            store.list().unwrap().into_iter().map(|pod| pod.state.name).collect();
+        assert_eq!(names, ["done"]);
+        let left = fs::read_dir(dir.path().join("pods")).unwrap().count();
+        assert_eq!(left, 2, "the exited pod and the store's lock");
+    }
+
+    #[test]
+    fn pods_are_found_by_name_id_and_unique_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::below(dir.path()).unwrap();
+        let web = store.claim(named("web")).unwrap();
+        let id = web.state.id.clone();
+        assert_eq!(store.find("web").unwrap().state.id, id);
+        assert_eq!(store.find(&id).unwrap().state.name, "web");
+        assert_eq!(store.find(&id[..6]).unwrap().state.name, "web");
+        assert!(store.find("nope").unwrap_err().to_string().contains("no such pod"));
+        assert!(store.find("").is_err());
+    }
+
+    #[test]
+    fn an_ambiguous_prefix_is_refused() {
+        let pods = ["aa01", "aa02"].map(|id| Pod {
+            dir: PathBuf::new(),
+            state: State::new(id.into(), format!("pod-{id}"), "busybox".into(), Vm::default()),
+        });
+        let err = pick(pods.into(), "aa").unwrap_err();
+        assert!(err.to_string().contains("2 ids begin so"), "{err}");
+    }
+
+    #[test]
+    fn only_names_that_cannot_be_options_or_paths() {
+        for good in ["web", "a.b-c_d", "9lives"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-x", ".hidden", "a/b", "a b", &"x".repeat(65)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let pods = dir.path().join("pods");
+        fs::create_dir(&pods).unwrap();
+        fs::set_permissions(&pods, fs::Permissions::from_mode(0o755)).unwrap();
+        let err = Store::below(dir.path()).err().unwrap();
+        assert!(err.to_string().contains("let others in"), "{err}");
+    }
+}

@@ -1,0 +1,338 @@
+//! What is to run: from an image's description and flags, or from a bundle, to an OCI spec and the storages that its
+//! root filesystem needs.
+//!
+//! host-lib's default spec gives the capabilities, mounts and hidden paths; here are only the words that the user and
+//! the image have a say in. A bundle's config.json is taken as it is, save for its root, which the guest has elsewhere.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hyperstart::spec::{default_process, default_spec};
+use hyperstart::{ContainerId, Storage};
+use image_builder::ImageConfig;
+use oci_spec::runtime::{Process, Root as OciRoot, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context as _, Error, Result};
+use crate::image::Image;
+
+/// Docker's, for images that set none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The tag by which the guest finds a bundle's shared directory.
+pub const ROOTFS_TAG: &str = "rootfs";
+
+/// What `run` and `exec` let the user say about a process.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize, Serialize)]
+pub struct ProcessFlags {
+    /// Environment variable; without a value, hyperctl's own
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// User, by name or number, looked up in the container
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+}
+
+/// Where a container's root filesystem comes from.
+#[derive(Clone, Debug)]
+pub enum Root {
+    /// An image file, attached as a disk.
+    Image { path: PathBuf },
+    /// A directory of the host, shared so that writes reach it.
+    Directory { path: PathBuf },
+}
+
+/// A container, before it has an id and a VM.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// For people: what is run.
+    pub label: String,
+    pub root: Root,
+    pub process: Process,
+    /// A bundle's config.json; `None`: host-lib's default.
+    config: Option<Spec>,
+    /// By name or number; empty is SIGTERM.
+    pub stop_signal: String,
+}
+
+impl Container {
+    pub fn from_image(
+        image: &Image,
+        words: &[String],
+        flags: &ProcessFlags,
+        tty: bool,
+    ) -> Result<Container> {
+        let config = &image.description.config;
+        let args = config.command(words);
+        if args.is_empty() {
+            let name = &image.description.name;
+            return Err(Error::new(format!("run {name:?}: the image has no command of its own"))
+                .hint(format!("say what to run: hyperctl run {name} COMMAND")));
+        }
+        let env = environment(config, flags, tty, |name| env::var(name).ok());
+        let cwd = working_directory(flags.workdir.as_deref(), Path::new(&config.working_dir))?;
+        let user = flags.user.as_deref().unwrap_or(&config.user);
+        Ok(Container {
+            label: image.description.name.clone(),
+            root: Root::Image { path: image.path.clone() },
+            process: default_process(args, env, cwd, hyperstart::spec::user(user), tty),
+            config: None,
+            stop_signal: config.stop_signal.clone(),
+        })
+    }
+
+    /// `words`, if there are any, replace the bundle's args; other flags its other words.
+    pub fn from_bundle(
+        bundle: &Path,
+        words: &[String],
+        flags: &ProcessFlags,
+        tty: bool,
+    ) -> Result<Container> {
+        let operation = || format!("read bundle {bundle:?}");
+        let config = load_config(bundle).context(operation)?;
+        let root = config.root().as_ref().ok_or_else(|| Error::new("config.json has no root"));
+        let rootfs = bundle.join(root.context(operation)?.path());
+        let path = fs::canonicalize(&rootfs).context(|| format!("find rootfs {rootfs:?}"))?;
+        refuse_host_mounts(&config).context(operation)?;
+        let process = config.process().clone();
+        let process = process.ok_or_else(|| Error::new("config.json has no process"));
+        let mut process = process.context(operation)?;
+        change(&mut process, words, flags, tty, None)?;
+        Ok(Container {
+            label: bundle.display().to_string(),
+            root: Root::Directory { path },
+            process,
+            config: Some(config),
+            stop_signal: String::new(),
+        })
+    }
+
+    pub fn tty(&self) -> bool {
+        self.process.terminal().unwrap_or(false)
+    }
+
+    /// The spec of container `id`, whose root the guest has at `root`.
+    pub fn spec_for(&self, id: &ContainerId, root: &str) -> Spec {
+        let mut spec = match &self.config {
+            None => {
+                let mut spec = default_spec(id, self.process.clone());
+                spec.set_hostname(Some(id.as_str().to_string()));
+                spec
+            }
+            Some(config) => {
+                let mut spec = config.clone();
+                spec.set_process(Some(self.process.clone()));
+                spec
+            }
+        };
+        let mut place = spec.root().clone().unwrap_or_else(OciRoot::default);
+        place.set_path(PathBuf::from(root));
+        spec.set_root(Some(place));
+        spec
+    }
+}
+
+/// The process of an exec: the container's own, with other words.
+pub fn exec_process(
+    base: &Process,
+    words: &[String],
+    flags: &ProcessFlags,
+    tty: bool,
+) -> Result<Process> {
+    let mut process = base.clone();
+    process.set_terminal(Some(tty));
+    change(&mut process, words, flags, tty, Some("TERM=xterm"))?;
+    Ok(process)
+}
+
+fn change(
+    process: &mut Process,
+    words: &[String],
+    flags: &ProcessFlags,
+    tty: bool,
+    term: Option<&str>,
+) -> Result<()> {
+    if !words.is_empty() {
+        process.set_args(Some(words.to_vec()));
+    }
+    if tty {
+        process.set_terminal(Some(true));
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    if let Some(term) = term.filter(|_| tty) {
+        set_default(&mut env, term);
+    }
+    set_all(&mut env, &flags.env, |name| env::var(name).ok());
+    process.set_env(Some(env));
+    process.set_cwd(working_directory(flags.workdir.as_deref(), process.cwd())?);
+    if let Some(user) = &flags.user {
+        process.set_user(hyperstart::spec::user(user));
+    }
+    Ok(())
+}
+
+/// What the guest mounts for container `id`; the last mount point is its root. `disk` is the image's driver and device.
+pub fn storages(root: &Root, id: &ContainerId, disk: (&str, &str)) -> Vec<Storage> {
+    match root {
+        Root::Image { .. } => {
+            let image = Storage::image(disk.0, disk.1, id);
+            let overlay = Storage::overlay(id, &image);
+            vec![image, overlay]
+        }
+        Root::Directory { .. } => vec![Storage::shared_rootfs(id, ROOTFS_TAG)],
+    }
+}
+
+fn load_config(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let text = fs::read(&path).context(|| format!("read {path:?}"));
+    let text = text.map_err(|err| err.hint("an OCI bundle holds config.json and a rootfs"))?;
+    serde_json::from_slice(&text).context(|| format!("read {path:?}"))
+}
+
+/// A bind mount names a path of the host, which the guest does not have; its own path of that name is something else.
+fn refuse_host_mounts(spec: &Spec) -> Result<()> {
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let bind = |option: &String| option == "bind" || option == "rbind";
+        let binds = mount.options().iter().flatten().any(bind);
+        if binds || mount.typ().as_deref() == Some("bind") {
+            let what = mount.destination();
+            return Err(Error::new(format!(
+                "mounts[{index}] {what:?}: bind mounts of host paths are not supported"
+            ))
+            .hint("put what it needs below the bundle's rootfs"));
+        }
+    }
+    Ok(())
+}
+
+/// The image's variables and docker's defaults, then the user's.
+fn environment(
+    config: &ImageConfig,
+    flags: &ProcessFlags,
+    tty: bool,
+    ours: impl Fn(&str) -> Option<String>,
+) -> Vec<String> {
+    let mut env = config.env.clone();
+    set_default(&mut env, DEFAULT_PATH);
+    if tty {
+        set_default(&mut env, "TERM=xterm");
+    }
+    set_all(&mut env, &flags.env, ours);
+    env
+}
+
+fn set_all(env: &mut Vec<String>, flags: &[String], ours: impl Fn(&str) -> Option<String>) {
+    for flag in flags {
+        if flag.contains('=') {
+            set(env, flag.clone());
+        } else if let Some(value) = ours(flag) {
+            set(env, format!("{flag}={value}"));
+        }
+    }
+}
+
+fn set(env: &mut Vec<String>, variable: String) {
+    let is_same = |other: &String| name(other) == name(&variable);
+    match env.iter().position(is_same).and_then(|at| env.get_mut(at)) {
+        Some(old) => *old = variable,
+        None => env.push(variable),
+    }
+}
+
+fn set_default(env: &mut Vec<String>, variable: &str) {
+    if !env.iter().any(|other| name(other) == name(variable)) {
+        env.push(variable.to_string());
+    }
+}
+
+fn name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+fn working_directory(flag: Option<&Path>, image: &Path) -> Result<PathBuf> {
+    let dir = flag.unwrap_or(image);
+    if dir.as_os_str().is_empty() {
+        return Ok(PathBuf::from("/"));
+    }
+    if !dir.is_absolute() {
+        return Err(Error::new(format!("working directory {dir:?}: not absolute")));
+    }
+    Ok(dir.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(env: &[&str]) -> ProcessFlags {
+        ProcessFlags { env: env.iter().map(|e| (*e).into()).collect(), ..ProcessFlags::default() }
+    }
+
+    #[test]
+    fn the_users_variables_win_over_the_images_and_those_over_the_defaults() {
+        let config = ImageConfig {
+            env: vec!["PATH=/opt".into(), "A=image".into()],
+            ..ImageConfig::default()
+        };
+        let ours = |name: &str| (name == "SECRET").then(|| "s".to_string());
+        let env = environment(&config, &flags(&["A=user", "SECRET", "ABSENT", "B="]), true, ours);
+        assert_eq!(env, ["PATH=/opt", "A=user", "TERM=xterm", "SECRET=s", "B="]);
+        let plain = environment(&ImageConfig::default(), &flags(&[]), false, ours);
+        assert_eq!(plain, [DEFAULT_PATH]);
+    }
+
+    #[test]
+    fn a_working_directory_is_absolute() {
+        assert_eq!(working_directory(None, Path::new("")).unwrap(), Path::new("/"));
+        assert_eq!(working_directory(None, Path::new("/w")).unwrap(), Path::new("/w"));
+        let flag = working_directory(Some(Path::new("/f")), Path::new("/w"));
+        assert_eq!(flag.unwrap(), Path::new("/f"));
+        assert!(working_directory(Some(Path::new("f")), Path::new("/")).is_err());
+    }
+
+    fn bundle(config: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("rootfs")).unwrap();
+        fs::write(dir.path().join("config.json"), config).unwrap();
+        dir
+    }
+
+    const CONFIG: &str = r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs", "readonly": true},
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/", "env": ["A=1"]}}"#;
+
+    #[test]
+    fn a_bundle_keeps_its_own_words_unless_others_are_given() {
+        let dir = bundle(CONFIG);
+        let own = Container::from_bundle(dir.path(), &[], &flags(&["A=2"]), false).unwrap();
+        let spec = own.spec_for(&ContainerId::new("c1").unwrap(), "/run/r");
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.args().as_ref().unwrap(), &["true"]);
+        assert_eq!(process.env().as_ref().unwrap(), &["A=2"]);
+        assert_eq!(spec.hostname().as_deref(), None, "as its config.json has it");
+        let root = spec.root().as_ref().unwrap();
+        assert_eq!((root.path().as_path(), root.readonly()), (Path::new("/run/r"), Some(true)));
+        let words = ["ls".to_string()];
+        let other = Container::from_bundle(dir.path(), &words, &flags(&[]), true).unwrap();
+        assert!(other.tty());
+    }
+
+    #[test]
+    fn a_bundle_that_wants_host_paths_is_refused_by_field() {
+        let mounts = r#""mounts": [{"destination": "/d", "type": "none", "source": "/etc",
+            "options": ["rbind"]}], "root""#;
+        let dir = bundle(&CONFIG.replacen("\"root\"", mounts, 1));
+        let err = Container::from_bundle(dir.path(), &[], &flags(&[]), false).unwrap_err();
+        assert!(err.to_string().contains("mounts[0] \"/d\""), "{err}");
+    }
+
+    #[test]
+    fn a_bundle_without_a_config_says_what_a_bundle_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let err = Container::from_bundle(dir.path(), &[], &flags(&[]), false).unwrap_err();
+        assert!(err.to_string().contains("hint: an OCI bundle holds"), "{err}");
+    }
+}
