@@ -1,7 +1,7 @@
 //! Builds guest images and container images: the same input gives the same bytes, on every machine.
 //!
 //! ```text
-//! guest, busybox, dir, archive (docker, oci -> layers)      sources: each makes a Tree
+//! guest, busybox, dir, container (oci, docker -> layers)    sources: each makes a Tree
 //!                        |
 //!                      tree, content                        names and metadata in memory, bytes where they are
 //!                        |
@@ -11,14 +11,27 @@
 
 pub mod busybox;
 pub mod config;
+pub mod container;
 pub mod content;
 pub mod cpio;
+pub mod digest;
+pub mod dir;
+mod docker;
 pub mod erofs;
 pub mod error;
 pub mod guest;
+mod image;
+pub mod layers;
+pub mod limits;
 pub mod manifest;
+pub mod merge;
+mod oci;
 pub mod output;
 pub mod progress;
+mod spool;
+mod store;
+mod stream;
+mod tar;
 pub mod tree;
 
 pub use config::{Image, ImageConfig};

@@ -37,12 +37,7 @@ impl Output {
         let name = path
             .file_name()
             .ok_or_else(|| Error::io(format!("create {path:?}: not a file name")))?;
-        let parent = match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => return Err(Error::io(format!("create {path:?}: not a file name"))),
-        };
-        std::fs::create_dir_all(parent).context(|| format!("create directory {parent:?}"))?;
+        let parent = directory_of(path)?;
         let prefix = format!(".{}.", name.to_string_lossy());
         let file = tempfile::Builder::new()
             .prefix(&prefix)
@@ -109,6 +104,17 @@ fn next_run(bytes: &[u8]) -> (usize, bool) {
     let zeros = blocks.next().is_some_and(is_zero);
     let more = blocks.take_while(|block| is_zero(block) == zeros).count();
     (((more + 1) * BLOCK).min(bytes.len()), zeros)
+}
+
+/// The directory that a file will be in; it is made if it is missing.
+pub fn directory_of(path: &Path) -> Result<&Path> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(Error::io(format!("create {path:?}: not a file name"))),
+    };
+    std::fs::create_dir_all(parent).context(|| format!("create directory {parent:?}"))?;
+    Ok(parent)
 }
 
 /// Bytes as lower-case hexadecimal digits.

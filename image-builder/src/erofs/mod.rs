@@ -111,3 +111,8 @@ fn write_data(
     }
     output.pad(BLOCK)
 }
+
+/// Whether an image can hold an attribute of this name.
+pub fn can_store_xattr(name: &[u8]) -> bool {
+    format::xattr_index(name).is_some_and(|(_, rest)| rest.len() <= usize::from(u8::MAX))
+}
