@@ -30,6 +30,15 @@ impl MachineKind {
         }
     }
 
+    /// The most disks and shares together, beside two devices of our own: a microvm without ACPI has 8 virtio-mmio slots,
+    /// a PCI bus 30 that are free.
+    pub fn max_devices(self) -> usize {
+        match self {
+            Self::Microvm => 6,
+            Self::Q35 | Self::Pc => 24,
+        }
+    }
+
     /// Whether devices hang on a PCI bus (else on virtio-mmio).
     pub fn has_pci(self) -> bool {
         match self {
@@ -139,8 +148,6 @@ pub struct Machine {
 const MAX_CMDLINE_BYTES: usize = 2048 - 1 - 512;
 /// The longest 9p tag (QEMU's MAX_TAG_LEN - 1).
 const MAX_TAG_BYTES: usize = 31;
-/// The most disks and shares together: what fits on a microvm's virtio-mmio slots beside our own devices.
-const MAX_DEVICES: usize = 16;
 
 impl Machine {
     /// A machine of 1 CPU and 64 MiB: a microvm for an initrd, a q35 for a rootfs image.
@@ -191,8 +198,9 @@ impl Machine {
         if self.icount && self.cpus != 1 {
             return refuse(format!("{} CPUs: icount needs 1", self.cpus));
         }
-        if self.disks.len() + self.shares.len() > MAX_DEVICES {
-            return refuse(format!("more than {MAX_DEVICES} disks and shares"));
+        let (devices, most) = (self.disks.len() + self.shares.len(), self.kind.max_devices());
+        if devices > most {
+            return refuse(format!("{devices} disks and shares: it has room for {most}"));
         }
         if self.cmdline.iter().map(|word| word.len() + 1).sum::<usize>() > MAX_CMDLINE_BYTES {
             return refuse(format!("kernel command line longer than {MAX_CMDLINE_BYTES} bytes"));
@@ -243,6 +251,8 @@ mod tests {
         assert!(reason(&Machine { cpus: 2, icount: true, ..microvm() }).contains("icount"));
         let kvm = Machine { accel: Some(Accel::Kvm), icount: true, ..microvm() };
         assert!(reason(&kvm).contains("tcg"));
+        let disks = vec![Disk { path: "/d".into(), read_only: true }; 7];
+        assert!(reason(&Machine { disks, ..microvm() }).contains("room for 6"));
         let long = Machine { cmdline: vec!["x".repeat(3000)], ..microvm() };
         assert!(reason(&long).contains("command line"));
     }

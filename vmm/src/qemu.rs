@@ -122,6 +122,11 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<OsString> {
     args.list
 }
 
+/// Whether QEMU ended because it was built without seccomp, or the host does not let it use it.
+pub fn cannot_confine_itself(stderr: &str) -> bool {
+    stderr.contains("sandbox") || stderr.contains("seccomp")
+}
+
 /// Where each of the machine's disks is in the guest, in their order.
 pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
     let mut slot = FIRST_SLOT + root_slots(machine);

@@ -101,18 +101,27 @@ impl Vm {
     /// [`Error::HostMemory`], [`Error::Qmp`] or [`Error::Io`] from the start itself. Nothing is left then but logs.
     pub async fn launch(machine: &Machine, run_dir: &Path) -> Result<Self> {
         machine.check()?;
-        let plan = Plan::make(machine)?;
+        let mut plan = Plan::make(machine)?;
         make_private_directories(run_dir)?;
         make_private(run_dir)?;
-        for _ in 1..CID_DRAWS {
+        let mut draws = 1;
+        loop {
             match plan.launch(machine, run_dir).await {
-                Err(Error::QemuRefused { stderr, .. }) if vsock::cid_was_taken(&stderr) => {
+                Err(Error::QemuRefused { stderr, .. })
+                    if vsock::cid_was_taken(&stderr) && draws < CID_DRAWS =>
+                {
                     log::info!("vsock: the context id was taken: drawing another");
+                    draws += 1;
+                }
+                Err(Error::QemuRefused { stderr, .. })
+                    if plan.sandbox && qemu::cannot_confine_itself(&stderr) =>
+                {
+                    log::warn!("qemu: it cannot confine itself by seccomp here: {stderr}");
+                    plan.sandbox = false;
                 }
                 result => return result,
             }
         }
-        plan.launch(machine, run_dir).await
     }
 
     /// Waits until the guest says that it is ready, at most `deadline` from now. Returns at once when it has said so.
@@ -264,6 +273,7 @@ struct Plan {
     qemu: PathBuf,
     accel: accel::Accel,
     needs_rng: bool,
+    sandbox: bool,
     transport: Transport,
     rootfs_bytes: u64,
     disks: Vec<DiskFacts>,
@@ -292,6 +302,7 @@ impl Plan {
             qemu: find_qemu(machine)?,
             accel,
             needs_rng: !host.gives_rdrand(accel),
+            sandbox: true,
             transport: choose_transport(machine.transport)?,
             rootfs_bytes,
             disks,
@@ -305,7 +316,7 @@ impl Plan {
         let wiring = Wiring {
             accel: self.accel,
             needs_rng: self.needs_rng,
-            sandbox: true,
+            sandbox: self.sandbox,
             qmp: path("qmp.sock"),
             channel,
             rootfs_bytes: self.rootfs_bytes,

@@ -1,0 +1,93 @@
+//! Stands for QEMU, or for vhost-device-vsock, in tests that need no guest.
+//!
+//! As QEMU it takes the same arguments, answers on QMP and does what words of the kernel's command line say:
+//! `fake.console=TEXT` (with `_` for a space) prints a console line, then one of `fake.ready`, `fake.wrong` (another line
+//! than READY), `fake.exit=N`, `fake.hang`; without any of them it hangs. `fake.refuse=TEXT` says TEXT on stderr and ends
+//! before QMP; `fake.no-seccomp` does that if it is told to confine itself. After READY it echoes frames.
+//! As the daemon (it is when it is given `--uds-path`) it listens and waits.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a test's stand-in")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's stand-in")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use hyperstart_protocol::{FRAME_HEADER, READY_LINE};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let after = |name: &str| {
+        args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned()
+    };
+    if after("--uds-path").is_some() {
+        let _listener = UnixListener::bind(after("--socket").unwrap()).unwrap();
+        hang();
+    }
+    let kernel_words = after("-append").unwrap();
+    let word = |name: &str| {
+        kernel_words.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned)
+    };
+    if let Some(text) = word("fake.refuse=") {
+        eprintln!("qemu-system-x86_64: {}", text.replace('_', " "));
+        std::process::exit(1);
+    }
+    if word("fake.no-seccomp").is_some() && after("-sandbox").is_some() {
+        eprintln!("qemu-system-x86_64: -sandbox support is not enabled in this QEMU binary");
+        std::process::exit(1);
+    }
+    let qmp = UnixStream::connect(socket_of(&args, "qmp").unwrap()).unwrap();
+    std::thread::spawn(move || serve_qmp(qmp));
+    if let Some(text) = word("fake.console=") {
+        println!("{}", text.replace('_', " "));
+    }
+    if let Some(code) = word("fake.exit=") {
+        std::thread::sleep(Duration::from_millis(300)); // after QMP
+        std::process::exit(code.parse().unwrap());
+    }
+    let line = match (word("fake.ready"), word("fake.wrong")) {
+        (Some(_), _) => READY_LINE,
+        (None, Some(_)) => "login: \n",
+        (None, None) => hang(),
+    };
+    let mut agent = UnixStream::connect(socket_of(&args, "agent").unwrap()).unwrap();
+    agent.write_all(line.as_bytes()).unwrap();
+    echo_frames(agent);
+}
+
+/// The path of the socket chardev that has this id.
+fn socket_of(args: &[String], id: &str) -> Option<String> {
+    let start = format!("socket,id={id},");
+    let chardev = args.iter().find(|arg| arg.starts_with(&start))?;
+    chardev.split_once("path=").map(|(_, path)| path.to_owned())
+}
+
+fn serve_qmp(stream: UnixStream) {
+    let mut writer = stream.try_clone().unwrap();
+    writer.write_all(b"{\"QMP\": {}}\n").unwrap();
+    for line in BufReader::new(stream).lines() {
+        let command: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let answer = serde_json::json!({"return": {"status": "running"}, "id": command["id"]});
+        writer.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        if command["execute"] == "quit" {
+            std::process::exit(0);
+        }
+    }
+}
+
+/// Answers each request with its own payload.
+fn echo_frames(mut agent: UnixStream) {
+    let mut header = [0; FRAME_HEADER];
+    while agent.read_exact(&mut header).is_ok() {
+        let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        let mut frame = header.to_vec();
+        frame[8] = 2;
+        Read::by_ref(&mut agent).take(u64::from(length)).read_to_end(&mut frame).unwrap();
+        agent.write_all(&frame).unwrap();
+    }
+}
+
+fn hang() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
