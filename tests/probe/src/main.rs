@@ -52,7 +52,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("make-node", [path]) => act::make_node(path),
         ("resize", [columns, rows]) => act::await_size(parse(columns)?, parse(rows)?),
         ("view", []) => view::print(),
-        ("guest", [proc]) => view::print_guest(proc),
+        ("guest", [proc, kmsg]) => view::print_guest(proc, kmsg),
         ("init-memory", [proc]) => view::print_init_memory(proc),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{major, minor};
+use rustix::fs::{OFlags, major, minor};
 use rustix::process::{
     Resource, getegid, geteuid, getgid, getgroups, getpid, getppid, getrlimit, getuid, umask,
 };
@@ -266,10 +266,11 @@ fn describe(path: &Path) -> io::Result<String> {
     Ok(format!("{letter} {}:{} {mode:04o} {uid}:{gid}", major(device), minor(device)))
 }
 
-/// The guest as its PID 1 sees it, through a bind of its `/proc` at `proc`: whether anything was left behind.
+/// The guest as its PID 1 sees it, through binds of its `/proc` and its `/dev/kmsg`: whether anything was left behind.
 ///
-/// `zombie=PID NAME`, `process=PID NAME` (kernel threads left out), `guest_mount=TARGET`, `ns.NAME=` of PID 1.
-pub fn print_guest(proc: &str) -> Outcome {
+/// `zombie=PID NAME`, `process=PID NAME` (kernel threads left out), `guest_mount=TARGET`, `ns.NAME=` of PID 1,
+/// `kernel=LINE` of its log.
+pub fn print_guest(proc: &str, kmsg: &str) -> Outcome {
     let mut facts = Facts::default();
     let mut pids: Vec<u32> = fs::read_dir(proc)?
         .flatten()
@@ -288,10 +289,30 @@ pub fn print_guest(proc: &str) -> Outcome {
         let link = fs::read_link(format!("{proc}/1/ns/{name}"));
         facts.add_result(format!("ns.{name}"), link.map(|path| path.display().to_string()));
     }
+    facts.kernel_log(kmsg)?;
     facts.print()
 }
 
 impl Facts {
+    /// One read(2) is one record, `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT`, and EAGAIN is the end of the log so far.
+    fn kernel_log(&mut self, kmsg: &str) -> io::Result<()> {
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+        let mut log = fs::OpenOptions::new().read(true).custom_flags(flags).open(kmsg)?;
+        let mut record = vec![0; 8192];
+        loop {
+            match log.read(&mut record) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(record.get(..length).unwrap_or_default());
+                    let line = text.split_once(';').map_or("", |(_, line)| line);
+                    self.add("kernel", line.lines().next().unwrap_or_default());
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {} // records were overwritten: go on
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
     /// proc_pid_stat(5): `PID (NAME) STATE PPID PGRP SESSION TTY TPGID FLAGS ...`; PF_KTHREAD is a flag.
     fn guest_process(&mut self, pid: u32, stat: &str) {
         const PF_KTHREAD: u64 = 0x0020_0000;

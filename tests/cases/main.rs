@@ -1,0 +1,4 @@
+//! Every test that boots a guest, in one binary: linking is what costs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
+
+mod boot;

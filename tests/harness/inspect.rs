@@ -1,0 +1,104 @@
+//! Looks into a guest from a container that may see all of it: the guest's own `/proc` and its kernel's log.
+//!
+//! The container is of the tests' making and has every capability; nothing in the guest knows it.
+
+use std::collections::HashSet;
+
+use oci_spec::runtime::{Capability, MountBuilder, Spec};
+
+use crate::container::{Finished, Run};
+use crate::facts::Facts;
+use crate::vm::Vm;
+
+/// How the kernel begins what no healthy guest says.
+const KERNEL_COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Call Trace",
+    "blocked for more than",
+    "rcu_sched",
+    "general protection",
+];
+/// The container that looks.
+const INSPECTOR: &str = "inspector";
+const CAPABILITIES: [Capability; 5] = [
+    Capability::SysPtrace, // /proc/1/smaps_rollup, /proc/1/fd
+    Capability::Syslog,    // /dev/kmsg
+    Capability::SysAdmin,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+];
+
+impl Vm {
+    /// Runs a process that sees the guest's `/proc` at `/guest/proc`, and its kernel's log at `/guest/kmsg`.
+    pub fn inspect(&self, run: &Run) -> Finished {
+        self.finish_with(INSPECTOR, run, privileged)
+    }
+
+    /// What PID 1 costs: names as in `smaps_rollup`, in KiB, and `threads`, `descriptors`.
+    pub fn init_memory(&self) -> Facts {
+        self.inspect(&Run::probe(["init-memory", "/guest/proc"])).facts()
+    }
+
+    /// The guest as its PID 1 sees it.
+    pub fn guest_view(&self) -> Facts {
+        self.inspect(&Run::probe(["guest", "/guest/proc", "/guest/kmsg"])).facts()
+    }
+
+    /// Fails if the guest holds anything that an idle one does not.
+    pub fn assert_clean(&self) {
+        let view = self.guest_view();
+        assert_eq!(view.all("zombie"), Vec::<&str>::new(), "zombies in the guest");
+        let mine = |process: &&str| process.ends_with(" init") || process.ends_with(" probe");
+        let processes = view.all("process");
+        assert!(
+            processes.len() == 2 && processes.iter().all(mine),
+            "processes left: {processes:?}"
+        );
+        let left: Vec<&str> =
+            view.all("guest_mount").into_iter().filter(|target| is_left(target)).collect();
+        assert!(left.is_empty(), "mounts left: {left:?}");
+        let log = view.all("kernel");
+        assert!(!log.is_empty(), "the guest's kernel has no log");
+        let complaints: Vec<&&str> = log
+            .iter()
+            .filter(|line| KERNEL_COMPLAINTS.iter().any(|text| line.contains(text)))
+            .collect();
+        assert_eq!(complaints, Vec::<&&str>::new(), "the guest's kernel complains");
+    }
+}
+
+/// Whether a mount is a container's, but not the inspector's.
+fn is_left(target: &str) -> bool {
+    let of_containers =
+        ["/run/kata-containers/", "/run/hyperstart/"].iter().any(|dir| target.starts_with(dir));
+    of_containers && !target.contains(INSPECTOR) && target != "/run/hyperstart/images/probe"
+}
+
+/// Gives a container the guest's `/proc`, its kernel's log, and the capabilities to use both.
+pub fn privileged(spec: &mut Spec) {
+    let bind = |source: &str, destination: &str| {
+        let options = vec!["bind".to_owned()];
+        MountBuilder::default()
+            .destination(destination)
+            .source(source)
+            .typ("bind")
+            .options(options)
+            .build()
+    };
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts
+        .extend([bind("/proc", "/guest/proc").unwrap(), bind("/dev/kmsg", "/guest/kmsg").unwrap()]);
+    spec.set_mounts(Some(mounts));
+    let mut process = spec.process().clone().expect("a process");
+    let mut capabilities = process.capabilities().clone().expect("capabilities");
+    let mut set: HashSet<Capability> = capabilities.bounding().clone().unwrap_or_default();
+    set.extend(CAPABILITIES);
+    capabilities
+        .set_bounding(Some(set.clone()))
+        .set_effective(Some(set.clone()))
+        .set_permitted(Some(set));
+    process.set_capabilities(Some(capabilities));
+    spec.set_process(Some(process));
+}
