@@ -1,0 +1,307 @@
+//! A container's cgroup (cgroup v2): made with its limits before the first process is born in it, removed when the
+//! last is gone.
+//!
+//! PID 1 stays in the root cgroup. The directories between the root and a container's are made on demand, pass on
+//! every controller that they have, and are removed with the last container below them.
+
+use std::cell::Cell;
+use std::fs::{self, DirEntry};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tokio::time::{Instant, sleep};
+
+use super::device_rules;
+use super::id::ContainerId;
+use super::spec::{DeviceRule, Limit, Resources};
+use crate::error::{Code, Context, Error, Result};
+use crate::sys::CGROUP_ROOT;
+
+/// How long removal waits for processes that are being killed. They die at once unless the kernel holds them.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A cgroup of our own. Dropped without `remove`, it is killed and removed in the background.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: OwnedFd,
+    removed: Cell<bool>,
+}
+
+impl Cgroup {
+    /// Makes the cgroup of a container and sets its limits.
+    pub fn create(id: &ContainerId, path: Option<&str>, resources: &Resources) -> Result<Self> {
+        let relative = path.map_or_else(|| format!("hyperstart/{id}"), str::to_owned);
+        let path = Path::new(CGROUP_ROOT).join(&relative);
+        make_parents(Path::new(CGROUP_ROOT), &relative)?;
+        fs::create_dir(&path).context(|| format!("make cgroup {relative:?}"))?;
+        let directory =
+            openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let cgroup = match directory {
+            Ok(directory) => Self { path, directory, removed: Cell::new(false) },
+            Err(errno) => {
+                remove_tree(&path)?;
+                return Err(errno.into());
+            }
+        };
+        for (file, value) in settings(resources) {
+            cgroup.write(&file, &value).context(|| format!("set {file} to {value:?}"))?;
+        }
+        Ok(cgroup)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Refuses every device that the rules do not allow, from now on.
+    pub fn enforce_device_rules(&self, rules: &[DeviceRule]) -> Result<()> {
+        device_rules::enforce(self.as_fd(), rules)
+    }
+
+    /// SIGKILL to every process in it and below, those being forked included (`cgroup.kill`).
+    pub fn kill(&self) -> Result<()> {
+        self.write("cgroup.kill", "1").context(|| format!("kill cgroup {:?}", self.path))
+    }
+
+    /// Kills what is left in it and removes it. To remove it twice is no error.
+    pub async fn remove(&self) -> Result<()> {
+        kill_and_remove(self.path.clone()).await?;
+        self.removed.set(true);
+        Ok(())
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
+        Ok(fs::write(self.path.join(file), value)?)
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if self.removed.get() {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        tokio::task::spawn_local(async move {
+            if let Err(err) = kill_and_remove(path).await {
+                log::warn!("{err}"); // nobody waits for this to happen
+            }
+        });
+    }
+}
+
+/// Makes the directories above `relative`'s last component, each handing its controllers on.
+fn make_parents(root: &Path, relative: &str) -> Result<()> {
+    let mut path = root.to_owned();
+    let Some((parents, _)) = relative.rsplit_once('/') else { return Ok(()) };
+    for name in parents.split('/') {
+        path.push(name);
+        let make = || -> io::Result<()> {
+            match fs::create_dir(&path) {
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                Err(err) => Err(err),
+                Ok(()) => delegate(&path),
+            }
+        };
+        make().context(|| format!("make cgroup {path:?}"))?;
+    }
+    Ok(())
+}
+
+fn delegate(path: &Path) -> io::Result<()> {
+    let controllers = fs::read_to_string(path.join("cgroup.controllers"))?;
+    let enable: Vec<String> =
+        controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    fs::write(path.join("cgroup.subtree_control"), enable.join(" "))
+}
+
+async fn kill_and_remove(path: PathBuf) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_DEADLINE;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let tried = fs::write(path.join("cgroup.kill"), "1").and_then(|()| remove_tree(&path));
+        match tried {
+            Ok(()) => break,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => break,
+            Err(err) if is_busy(&err) && Instant::now() < deadline => {}
+            Err(err) => return Err(err).context(|| format!("remove cgroup {path:?}")),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    remove_empty_parents(&path);
+    Ok(())
+}
+
+fn is_busy(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(Errno::EBUSY as i32)
+}
+
+/// A container may have made cgroups below its own; they go first.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if is_dir(&entry)? {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+fn is_dir(entry: &DirEntry) -> io::Result<bool> {
+    Ok(entry.file_type()?.is_dir())
+}
+
+/// Up to the first that another container is still below (EBUSY), or the root.
+fn remove_empty_parents(path: &Path) {
+    for parent in path.ancestors().skip(1).take_while(|parent| *parent != Path::new(CGROUP_ROOT)) {
+        if fs::remove_dir(parent).is_err() {
+            return;
+        }
+    }
+}
+
+/// A path below the root of the cgroup filesystem, from what OCI's `linux.cgroupsPath` says: it may begin with a slash
+/// and never leads up. systemd's `slice:prefix:name` is taken as the name of a directory.
+pub fn normalised(path: &str) -> Result<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let refuse = |why: &str| {
+        Err(Error::new(Code::InvalidArgument, format!("linux.cgroupsPath {path:?}: {why}")))
+    };
+    if parts.contains(&"..") {
+        return refuse("leads up");
+    }
+    if parts.len() > DEPTH_MAX || parts.iter().any(|part| part.len() > 255) {
+        return refuse("too long");
+    }
+    // The kernel's own files (cgroup.procs, memory.max) are named so.
+    let reserved = |part: &&str| {
+        part.starts_with("cgroup.") || part.bytes().any(|byte| byte.is_ascii_control())
+    };
+    if parts.iter().any(reserved) {
+        return refuse("not a name for a cgroup");
+    }
+    Ok(parts.join("/"))
+}
+
+const DEPTH_MAX: usize = 16;
+
+/// Which files of the cgroup get which values.
+fn settings(resources: &Resources) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    let mut set = |file: &str, value: Option<String>| {
+        if let Some(value) = value {
+            settings.push((file.to_owned(), value));
+        }
+    };
+    set("memory.max", resources.memory_limit.map(limit));
+    set("memory.low", resources.memory_reservation.map(limit));
+    set("memory.swap.max", resources.swap_limit.map(limit));
+    set("cpu.weight", resources.cpu_shares.map(|shares| weight(shares).to_string()));
+    set("cpu.max", bandwidth(resources.cpu_quota_us, resources.cpu_period_us));
+    set("cpuset.cpus", resources.cpus.clone());
+    set("cpuset.mems", resources.mems.clone());
+    set("pids.max", resources.pids_limit.map(limit));
+    for (size, bytes) in &resources.hugepage_limits {
+        set(&format!("hugetlb.{size}.max"), Some(bytes.to_string()));
+    }
+    settings
+}
+
+fn limit(limit: Limit) -> String {
+    match limit {
+        Limit::Max => "max".to_owned(),
+        Limit::Of(value) => value.to_string(),
+    }
+}
+
+/// Shares of cgroup v1 (2 to 262144) as weight of v2 (1 to 10000), in proportion, as all OCI runtimes do.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+/// `cpu.max`: quota and period in microseconds; a period alone keeps the quota that a new cgroup has.
+fn bandwidth(quota: Option<Limit>, period: Option<u64>) -> Option<String> {
+    match (quota, period) {
+        (None, None) => None,
+        (quota, None) => quota.map(limit),
+        (quota, Some(period)) => Some(format!("{} {period}", limit(quota.unwrap_or(Limit::Max)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_path_stays_below_the_root() {
+        assert_eq!(
+            normalised("/kubepods//burstable/./pod1/c1/").unwrap(),
+            "kubepods/burstable/pod1/c1"
+        );
+        assert_eq!(
+            normalised("system.slice:cri-containerd:c1").unwrap(),
+            "system.slice:cri-containerd:c1"
+        );
+        assert_eq!(normalised("").unwrap(), "");
+        for bad in ["../x", "a/../../b", "cgroup.procs", &"a/".repeat(17), &"x".repeat(256), "a\n"]
+        {
+            assert_eq!(normalised(bad).unwrap_err().code(), Code::InvalidArgument, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn limits_become_files() {
+        let resources = Resources {
+            memory_limit: Some(Limit::Of(64 << 20)),
+            memory_reservation: Some(Limit::Of(1 << 20)),
+            swap_limit: Some(Limit::Of(0)),
+            cpu_shares: Some(1024),
+            cpu_quota_us: Some(Limit::Of(50_000)),
+            cpu_period_us: Some(100_000),
+            cpus: Some("0-1".to_owned()),
+            pids_limit: Some(Limit::Max),
+            hugepage_limits: vec![("2MB".to_owned(), 0)],
+            ..Resources::default()
+        };
+        let settings = settings(&resources);
+        let lines: Vec<String> =
+            settings.iter().map(|(file, value)| format!("{file}={value}")).collect();
+        assert_eq!(
+            lines,
+            [
+                "memory.max=67108864",
+                "memory.low=1048576",
+                "memory.swap.max=0",
+                "cpu.weight=39",
+                "cpu.max=50000 100000",
+                "cpuset.cpus=0-1",
+                "pids.max=max",
+                "hugetlb.2MB.max=0",
+            ]
+        );
+        assert!(super::settings(&Resources::default()).is_empty());
+    }
+
+    #[test]
+    fn shares_span_the_weights() {
+        assert_eq!([0, 2, 1024, 262_144, u64::MAX].map(weight), [1, 1, 39, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn a_period_alone_has_no_quota() {
+        assert_eq!(bandwidth(None, Some(50_000)).unwrap(), "max 50000");
+        assert_eq!(bandwidth(Some(Limit::Of(1_000)), None).unwrap(), "1000");
+        assert_eq!(bandwidth(None, None), None);
+    }
+}

@@ -1,0 +1,355 @@
+//! From clone3 to execve: how a child becomes a process of a container. The order below is the content.
+//!
+//! The child is a copy of PID 1 with one thread, so it may allocate and format; it ends in execve or _exit and returns
+//! to nobody. Each failure is reported over its socket as an error that names the step, and PID 1 answers the host.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::execve;
+use rustix::fs::{Mode, OFlags, Uid, fchown};
+use rustix::process::{DumpableBehavior, fchdir, getcwd, set_dumpable_behavior, setsid, umask};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use super::report::Reporter;
+use super::rootfs::Rootfs;
+use super::spec::{ContainerSpec, ProcessSpec};
+use super::terminal::{self, Terminal};
+use super::tree::{Leaf, Links, Tree};
+use super::{devices, hidden, mounts, namespaces, rlimits, sysctls, user};
+use crate::error::{Code, Context, Error, Result};
+use crate::stdio::ChildStdio;
+use crate::sys::process::{close_range, exit_now, reset_sigpipe};
+
+/// What the first process of a container is made from.
+pub struct FirstSpec {
+    pub container: ContainerSpec,
+    pub stdio: Option<ChildStdio>, // none: a terminal, which the child makes
+    pub report: Reporter,
+}
+
+/// What a process that joins a container is made from.
+pub struct ExecSpec {
+    pub process: ProcessSpec,
+    pub first: OwnedFd, // a pidfd
+    pub stdio: Option<ChildStdio>,
+    pub report: Reporter,
+}
+
+/// The entry of a container's first process.
+pub fn first(spec: FirstSpec) -> ! {
+    let FirstSpec { container, stdio, report } = spec;
+    end(&report, become_first(container, stdio, &report))
+}
+
+/// The entry of a process that joins a container.
+pub fn exec(spec: ExecSpec) -> ! {
+    let ExecSpec { process, first, stdio, report } = spec;
+    end(&report, become_exec(process, &first, stdio, &report))
+}
+
+/// 127 and 126 are what shells say; nobody sees them but who looks at a container that did not start.
+fn end(report: &Reporter, failure: Result<Infallible>) -> ! {
+    match failure {
+        Ok(never) => match never {},
+        Err(err) => {
+            report.failed(&err);
+            exit_now(if err.code() == Code::NotFound { 127 } else { 126 })
+        }
+    }
+}
+
+fn become_first(
+    spec: ContainerSpec,
+    stdio: Option<ChildStdio>,
+    report: &Reporter,
+) -> Result<Infallible> {
+    leave_pid_1(report, stdio.as_ref(), None)?;
+    namespaces::leave_cgroup_namespace()?;
+    adjust_oom_score(spec.process.oom_score_adj)?; // through the guest's /proc, as the sysctls
+    namespaces::configure(spec.network, &spec.hostname)?;
+    sysctls::apply(&spec.sysctls)?; // before /proc/sys can become read-only
+    let ourselves = Program::ourselves()?;
+    let mut rootfs = Rootfs::attach(&spec.root)?;
+    for mount in &mounts::plan(&spec.mounts)? {
+        rootfs.mount(mount)?;
+    }
+    if mounts::makes_devices(&spec.mounts) {
+        devices::populate(rootfs.tree(), &spec.devices)?; // umask is 0
+    }
+    let terminal = open_terminal(rootfs.tree(), &spec.process)?;
+    if let Some(terminal) = &terminal {
+        terminal.bind_console(rootfs.tree())?;
+    }
+    make_working_directory(rootfs.tree(), &spec.process.cwd)?;
+    hidden::make_read_only(rootfs.tree(), &spec.readonly_paths)?;
+    hidden::mask(rootfs.tree(), &spec.masked_paths)?;
+    rootfs.seal(&spec.root)?; // after all that writes
+    let tree = rootfs.pivot(spec.root.propagation)?; // the guest's paths are gone
+    let program = become_process(&tree, spec.process, terminal.as_ref(), stdio)?;
+    report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
+    drop(terminal);
+    if !report.wait()? {
+        exit_now(0); // let go before it was started
+    }
+    program.run(&ourselves)
+}
+
+fn become_exec(
+    spec: ProcessSpec,
+    first: &OwnedFd,
+    stdio: Option<ChildStdio>,
+    report: &Reporter,
+) -> Result<Infallible> {
+    leave_pid_1(report, stdio.as_ref(), Some(first.as_raw_fd()))?;
+    adjust_oom_score(spec.oom_score_adj)?;
+    let ourselves = Program::ourselves()?;
+    namespaces::join(first.as_fd())?;
+    let tree = Tree::of_root()?;
+    let terminal = open_terminal(&tree, &spec)?;
+    let program = become_process(&tree, spec, terminal.as_ref(), stdio)?;
+    report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
+    drop(terminal);
+    program.run(&ourselves)
+}
+
+/// What a copy of PID 1 must drop first of all. Its descriptors: other processes' pipes stay open while a copy is held.
+/// Its signal mask, and the SIGPIPE that Rust ignores: execve(2) would keep both.
+fn leave_pid_1(report: &Reporter, stdio: Option<&ChildStdio>, other: Option<RawFd>) -> Result<()> {
+    // Until execve, nobody in the container may look into this copy or its descriptors (CVE-2016-9962).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "set dumpable".to_owned())?;
+    let mut keep = vec![report.as_raw_fd()];
+    keep.extend(other);
+    if let Some(ChildStdio { stdin, stdout, stderr }) = stdio {
+        keep.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
+    }
+    close_all_but(keep).context(|| "close descriptors".to_owned())?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .context(|| "reset signals".to_owned())?;
+    reset_sigpipe().context(|| "reset signals".to_owned())?;
+    setsid().context(|| "setsid".to_owned())?;
+    umask(Mode::empty());
+    Ok(())
+}
+
+/// Standard streams are kept: they are replaced later.
+fn close_all_but(mut keep: Vec<RawFd>) -> std::io::Result<()> {
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, RawFd::MAX)
+}
+
+fn adjust_oom_score(score: i32) -> Result<()> {
+    fs::write("/proc/self/oom_score_adj", score.to_string())
+        .context(|| format!("set oom_score_adj {score}"))
+}
+
+fn open_terminal(tree: &Tree, spec: &ProcessSpec) -> Result<Option<Terminal>> {
+    if !spec.terminal {
+        return Ok(None);
+    }
+    terminal::open(tree, spec.console_size).map(Some)
+}
+
+/// The part that a container's first process and the later ones have in common: everything but the program itself.
+fn become_process(
+    tree: &Tree,
+    spec: ProcessSpec,
+    terminal: Option<&Terminal>,
+    stdio: Option<ChildStdio>,
+) -> Result<Program> {
+    let credentials = user::resolve(tree, &spec.user)?;
+    let program = Program::new(spec.args, spec.env, &credentials.home)?;
+    if let Some(terminal) = terminal {
+        terminal.control()?;
+    }
+    connect_streams(terminal, stdio, credentials.uid).context(|| "connect stdio".to_owned())?;
+    let entered = enter_working_directory(tree, &spec.cwd);
+    rlimits::apply(&spec.rlimits)?; // before CAP_SYS_RESOURCE goes
+    user::assume(&credentials, &spec.capabilities, spec.no_new_privileges)?;
+    match entered {
+        // A directory of a network filesystem may be open to the user, and not to root.
+        Err(err) if err.code() == Code::PermissionDenied => {
+            enter_working_directory(tree, &spec.cwd)?
+        }
+        entered => entered?,
+    }
+    umask(Mode::from_raw_mode(0o022));
+    Ok(program)
+}
+
+/// Puts the streams on 0, 1 and 2, and makes them the user's: images open /dev/stdout by its name.
+fn connect_streams(
+    terminal: Option<&Terminal>,
+    stdio: Option<ChildStdio>,
+    uid: u32,
+) -> rustix::io::Result<()> {
+    match (terminal, &stdio) {
+        (Some(Terminal { slave, .. }), _) => {
+            dup2_stdin(slave)?;
+            dup2_stdout(slave)?;
+            dup2_stderr(slave)?;
+        }
+        (None, Some(ChildStdio { stdin, stdout, stderr })) => {
+            dup2_stdin(stdin)?;
+            dup2_stdout(stdout)?;
+            dup2_stderr(stderr)?;
+        }
+        (None, None) => return Err(rustix::io::Errno::BADF),
+    }
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        fchown(stream, Some(Uid::from_raw(uid)), None)?;
+    }
+    Ok(())
+}
+
+/// OCI has the runtime make a container's working directory where it is missing; a later process must find its own.
+fn make_working_directory(tree: &Tree, cwd: &str) -> Result<()> {
+    tree.create(cwd, Leaf::Directory).map(drop).context(|| format!("cwd {cwd:?}"))
+}
+
+/// The way there may go through links but through no magic one, and must end inside the root (CVE-2024-21626).
+fn enter_working_directory(tree: &Tree, cwd: &str) -> Result<()> {
+    let enter = || -> Result<()> {
+        fchdir(tree.open(cwd, OFlags::PATH | OFlags::DIRECTORY, Links::Follow)?)?;
+        if getcwd(Vec::new())?.as_bytes().first() == Some(&b'/') {
+            return Ok(());
+        }
+        Err(Error::new(Code::InvalidArgument, "outside the root"))
+    };
+    enter().context(|| format!("cwd {cwd:?}"))
+}
+
+/// What is executed, all of it prepared: after the limits are set there may be no memory to do so.
+struct Program {
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+/// Where to look when the environment does not say.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Program {
+    fn new(args: Vec<CString>, mut env: Vec<CString>, home: &str) -> Result<Self> {
+        let Some(name) = args.first() else {
+            return Err(Error::new(Code::InvalidArgument, "process.args: empty"));
+        };
+        if value_of(&env, b"HOME=").is_none_or(<[u8]>::is_empty) {
+            env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
+            env.extend(CString::new(format!("HOME={home}")));
+        }
+        let candidates = candidates(name, value_of(&env, b"PATH=").unwrap_or(DEFAULT_PATH));
+        Ok(Self { candidates, args, env })
+    }
+
+    /// Device and inode of PID 1's own program, as seen while the guest's /proc is there.
+    fn ourselves() -> Result<(u64, u64)> {
+        let file =
+            fs::metadata("/proc/self/exe").context(|| "stat \"/proc/self/exe\"".to_owned())?;
+        Ok((file.dev(), file.ino()))
+    }
+
+    /// Executes the first candidate that there is, as execvp(3) does. PID 1's own program is never one: through a link
+    /// to /proc/self/exe a container would get hold of it (CVE-2019-5736).
+    fn run(self, ourselves: &(u64, u64)) -> Result<Infallible> {
+        let mut failure = Errno::ENOENT;
+        for candidate in &self.candidates {
+            if is_file(candidate, ourselves) {
+                failure = Errno::EACCES;
+                continue;
+            }
+            match execve(candidate, &self.args, &self.env) {
+                Ok(never) => match never {},
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(Errno::EACCES) => failure = Errno::EACCES,
+                Err(errno) => {
+                    failure = errno;
+                    break;
+                }
+            }
+        }
+        Err(self.explain(failure))
+    }
+
+    fn explain(&self, errno: Errno) -> Error {
+        let name = self.args.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let cause = Error::from(errno);
+        // Found, and nothing that can run: for a caller that is the same as not being allowed to.
+        let code = if errno == Errno::ENOEXEC { Code::PermissionDenied } else { cause.code() };
+        Error::new(code, format!("exec {name:?}: {cause}"))
+    }
+}
+
+fn is_file(path: &CStr, (device, inode): &(u64, u64)) -> bool {
+    nix::sys::stat::stat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (*device, *inode))
+}
+
+fn value_of<'a>(env: &'a [CString], name: &[u8]) -> Option<&'a [u8]> {
+    env.iter().find_map(|entry| entry.as_bytes().strip_prefix(name))
+}
+
+/// A name with a slash is a path; another is looked for in every directory of `path`, an empty one being the working
+/// directory.
+fn candidates(name: &CStr, path: &[u8]) -> Vec<CString> {
+    let name_bytes = name.to_bytes();
+    if name_bytes.is_empty() || name_bytes.contains(&b'/') {
+        return vec![name.to_owned()];
+    }
+    path.split(|byte| *byte == b':')
+        .filter_map(|directory| {
+            let directory = if directory.is_empty() { b"." } else { directory };
+            CString::new([directory, b"/", name_bytes].concat()).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &CStr, path: &str) -> Vec<String> {
+        let found = candidates(name, path.as_bytes());
+        found.into_iter().map(|candidate| candidate.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_program_is_looked_for_in_path_unless_it_is_one() {
+        assert_eq!(names(c"sh", "/usr/bin:/bin"), ["/usr/bin/sh", "/bin/sh"]);
+        assert_eq!(names(c"sh", ":/bin"), ["./sh", "/bin/sh"]);
+        assert_eq!(names(c"./sh", "/bin"), ["./sh"]);
+        assert_eq!(names(c"/x/sh", "/bin"), ["/x/sh"]);
+        assert_eq!(names(c"", "/bin"), [""], "execve says ENOENT");
+    }
+
+    #[test]
+    fn home_is_given_where_the_spec_does_not() {
+        let env = |list: &[&CStr]| list.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>();
+        let program = |list| Program::new(vec![c"sh".to_owned()], env(list), "/root").unwrap().env;
+        assert_eq!(program(&[c"A=b"]), env(&[c"A=b", c"HOME=/root"]));
+        assert_eq!(program(&[c"HOME=", c"A=b"]), env(&[c"A=b", c"HOME=/root"]));
+        assert_eq!(program(&[c"HOME=/x"]), env(&[c"HOME=/x"]));
+        assert!(Program::new(Vec::new(), Vec::new(), "/").is_err());
+    }
+
+    #[test]
+    fn a_missing_program_and_one_that_cannot_run_are_told_apart() {
+        let program = Program::new(vec![c"foo".to_owned()], Vec::new(), "/").unwrap();
+        let missing = program.explain(Errno::ENOENT);
+        assert_eq!(missing.code(), Code::NotFound);
+        assert_eq!(missing.message(), "exec \"foo\": ENOENT: No such file or directory");
+        assert_eq!(program.explain(Errno::ENOEXEC).code(), Code::PermissionDenied);
+        assert_eq!(program.explain(Errno::EACCES).code(), Code::PermissionDenied);
+    }
+}

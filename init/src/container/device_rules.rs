@@ -1,0 +1,186 @@
+//! Which devices a container may make and open: the rules of its cgroup, as a program that the kernel asks
+//! (BPF_PROG_TYPE_CGROUP_DEVICE; Documentation/admin-guide/cgroup-v2.rst, "Device controller").
+//!
+//! Capabilities do not matter here: with CAP_MKNOD and as root a container gets no further than its rules, so the
+//! guest's own disks stay out of its reach (CVE-2020-2023, CVE-2026-24834). The last rule that speaks of an access
+//! decides it, each of mknod, read and write for itself; what no rule allows is refused.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::spec::{Access, Device, DeviceKind, DeviceRule, RuleKind};
+use crate::error::{Context, Result};
+use crate::sys::bpf::{Instruction, attach_device_program, load_device_program};
+
+const fn allowed(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule {
+        allow: true,
+        kind: RuleKind::Character,
+        major: Some(major),
+        minor,
+        access: Access::ALL,
+    }
+}
+
+/// OCI "Default Devices". There is no rule that lets a container make just any node.
+const DEFAULTS: &[DeviceRule] = &[
+    allowed(1, Some(3)), // null
+    allowed(1, Some(5)), // zero
+    allowed(1, Some(7)), // full
+    allowed(1, Some(8)), // random
+    allowed(1, Some(9)), // urandom
+    allowed(5, Some(0)), // tty
+    allowed(5, Some(1)), // console
+    allowed(5, Some(2)), // ptmx
+    allowed(136, None),  // pts/*
+];
+
+/// Block device number of the guest's own root, if it has one: refused last, whatever the spec says.
+pub type GuestRoot = Option<(u32, u32)>;
+
+/// All rules of a container in order. The nodes it is given in `linux.devices` come before the spec's rules: a spec
+/// without rules means them to work, one that begins with "deny all" lists what shall.
+pub fn complete(
+    devices: &[Device],
+    rules: &[DeviceRule],
+    guest_root: GuestRoot,
+) -> Vec<DeviceRule> {
+    let own = devices.iter().filter_map(rule_for);
+    let guest_root = guest_root.map(|(major, minor)| DeviceRule {
+        allow: false,
+        kind: RuleKind::Block,
+        major: Some(major),
+        minor: Some(minor),
+        access: Access::ALL,
+    });
+    own.chain(rules.iter().copied()).chain(DEFAULTS.iter().copied()).chain(guest_root).collect()
+}
+
+fn rule_for(device: &Device) -> Option<DeviceRule> {
+    let (kind, major, minor) = match device.kind {
+        DeviceKind::Character { major, minor } => (RuleKind::Character, major, minor),
+        DeviceKind::Block { major, minor } => (RuleKind::Block, major, minor),
+        DeviceKind::Fifo => return None,
+    };
+    Some(DeviceRule {
+        allow: true,
+        kind,
+        major: Some(major),
+        minor: Some(minor),
+        access: Access::ALL,
+    })
+}
+
+/// Puts the rules on a cgroup, in place of nothing: a cgroup gets them once.
+pub fn enforce(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<()> {
+    let program =
+        load_device_program(&compile(rules)).context(|| "load device rules".to_owned())?;
+    attach_device_program(cgroup, program.as_fd()).context(|| "attach device rules".to_owned())
+}
+
+// struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }, access_type = access << 16 | type
+const BLOCK: i32 = 1;
+const CHARACTER: i32 = 2;
+const MKNOD: i32 = 1;
+const READ: i32 = 2;
+const WRITE: i32 = 4;
+
+const RESULT: u8 = 0; // and scratch
+const CONTEXT: u8 = 1;
+const TYPE: u8 = 2;
+/// The accesses asked for that no rule has decided.
+const OPEN: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+// Opcodes of Documentation/bpf/standardization/instruction-set.rst
+const LOAD_WORD: u8 = 0x61; // dst = *(u32 *)(src + offset)
+const MOVE: u8 = 0xb7; // dst = immediate
+const MOVE_REGISTER: u8 = 0xbf; // dst = src
+const AND: u8 = 0x57; // dst &= immediate
+const SHIFT_RIGHT: u8 = 0x77; // dst >>= immediate
+const JUMP_EQUAL: u8 = 0x15; // if dst == immediate
+const JUMP_NOT_EQUAL_32: u8 = 0x56; // if (u32)dst != immediate
+const EXIT: u8 = 0x95;
+
+fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction { code, registers: from << 4 | to, offset, immediate }
+}
+
+/// The rules from the last to the first; each takes the accesses that it decides out of the open ones, and to deny one
+/// of them is the end.
+fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
+    let mut program = vec![
+        instruction(LOAD_WORD, TYPE, CONTEXT, 0, 0),
+        instruction(MOVE_REGISTER, OPEN, TYPE, 0, 0),
+        instruction(AND, TYPE, 0, 0, 0xffff),
+        instruction(SHIFT_RIGHT, OPEN, 0, 0, 16),
+        instruction(LOAD_WORD, MAJOR, CONTEXT, 4, 0),
+        instruction(LOAD_WORD, MINOR, CONTEXT, 8, 0),
+    ];
+    for rule in rules.iter().rev() {
+        append_rule(&mut program, *rule);
+    }
+    program.extend(leave(0));
+    program
+}
+
+fn append_rule(
+    program: &mut Vec<Instruction>,
+    DeviceRule { allow, kind, major, minor, access }: DeviceRule,
+) {
+    let kind = match kind {
+        RuleKind::All => None,
+        RuleKind::Character => Some((TYPE, CHARACTER)),
+        RuleKind::Block => Some((TYPE, BLOCK)),
+    };
+    let major = major.map(|major| (MAJOR, major.cast_signed()));
+    let minor = minor.map(|minor| (MINOR, minor.cast_signed()));
+    let bits = access_bits(access);
+    let verdict = if allow { allow_bits(bits) } else { deny_bits(bits) };
+    let tests: Vec<(u8, i32)> = [kind, major, minor].into_iter().flatten().collect();
+    for (at, (register, value)) in tests.iter().enumerate() {
+        let rest = tests.len() - at - 1 + verdict.len();
+        // A rule is at most seven instructions.
+        let skip = i16::try_from(rest).unwrap_or(i16::MAX);
+        program.push(instruction(JUMP_NOT_EQUAL_32, *register, 0, skip, *value));
+    }
+    program.extend(verdict);
+}
+
+/// Nothing left open: allowed.
+fn allow_bits(bits: i32) -> Vec<Instruction> {
+    let [result, exit] = leave(1);
+    vec![
+        instruction(AND, OPEN, 0, 0, !bits),
+        instruction(JUMP_NOT_EQUAL_32, OPEN, 0, 2, 0),
+        result,
+        exit,
+    ]
+}
+
+/// Any of them still open: refused.
+fn deny_bits(bits: i32) -> Vec<Instruction> {
+    let [result, exit] = leave(0);
+    vec![
+        instruction(MOVE_REGISTER, RESULT, OPEN, 0, 0),
+        instruction(AND, RESULT, 0, 0, bits),
+        instruction(JUMP_EQUAL, RESULT, 0, 2, 0),
+        result,
+        exit,
+    ]
+}
+
+fn leave(result: i32) -> [Instruction; 2] {
+    [instruction(MOVE, RESULT, 0, 0, result), instruction(EXIT, 0, 0, 0, 0)]
+}
+
+fn access_bits(Access { mknod, read, write }: Access) -> i32 {
+    [(mknod, MKNOD), (read, READ), (write, WRITE)]
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, bit)| bit)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests;

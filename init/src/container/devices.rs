@@ -1,0 +1,88 @@
+//! What is in a container's /dev: OCI "Default Devices", its links, and `linux.devices`.
+//!
+//! Nodes are made on the container's own tmpfs. What may be opened of them is another matter: see `device_rules`.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, major, makedev, minor, mknodat, symlinkat,
+};
+use rustix::io::Errno;
+
+use super::spec::{Device, DeviceKind};
+use super::tree::{Tree, stat_name};
+use crate::error::{Code, Context, Error, Result};
+
+/// Path, minor number; all are memory devices (major 1) but the terminal.
+const NODES: &[(&str, u32, u32)] = &[
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+const LINKS: &[(&str, &str)] = &[
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// Makes the default nodes and links, then the spec's nodes. What the spec lists under a default's path replaces it.
+pub fn populate(tree: &Tree, devices: &[Device]) -> Result<()> {
+    for &(path, major, minor) in NODES {
+        if !devices.iter().any(|device| device.path == path) {
+            let kind = DeviceKind::Character { major, minor };
+            make(tree, &Device { path: path.to_owned(), kind, mode: 0o666, uid: 0, gid: 0 })?;
+        }
+    }
+    for &(path, target) in LINKS {
+        link(tree, path, target).context(|| format!("link {path:?}"))?;
+    }
+    devices.iter().try_for_each(|device| make(tree, device))
+}
+
+fn make(tree: &Tree, device: &Device) -> Result<()> {
+    try_make(tree, device).context(|| format!("make device {:?}", device.path))
+}
+
+/// The caller's umask is 0, so the mode comes out as it is asked for.
+fn try_make(tree: &Tree, Device { path, kind, mode, uid, gid }: &Device) -> Result<()> {
+    let (parent, name) = tree.create_parent(path)?;
+    let (file_type, number) = match *kind {
+        DeviceKind::Character { major, minor } => {
+            (FileType::CharacterDevice, makedev(major, minor))
+        }
+        DeviceKind::Block { major, minor } => (FileType::BlockDevice, makedev(major, minor)),
+        DeviceKind::Fifo => (FileType::Fifo, 0),
+    };
+    let mode = Mode::from_raw_mode(*mode);
+    match mknodat(&parent, name, file_type, mode, number) {
+        Err(Errno::EXIST) => {
+            let there = stat_name(parent.as_fd(), name)?;
+            if FileType::from_raw_mode(there.st_mode) != file_type || there.st_rdev != number {
+                let found = (major(there.st_rdev), minor(there.st_rdev));
+                return Err(Error::new(
+                    Code::AlreadyExists,
+                    format!("another file is there, device {found:?}"),
+                ));
+            }
+            chmodat(&parent, name, mode, AtFlags::empty())?;
+        }
+        made => made?,
+    }
+    let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+    Ok(chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// A link that an image has there already is the image's choice.
+fn link(tree: &Tree, path: &str, target: &str) -> rustix::io::Result<()> {
+    let (parent, name) = tree.create_parent(path)?;
+    match symlinkat(target, &parent, name) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
+    }
+}

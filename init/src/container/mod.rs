@@ -1,0 +1,257 @@
+//! Containers: what the OCI runtime-spec calls one, and the verbs of its life.
+//!
+//! ```text
+//!           create              start                  its first process exits
+//! (nothing) ------> Created ------------> Running ------------------------------> Stopped(status)
+//!                      \______________________ killed __________________________/
+//! ```
+//!
+//! `create` sets everything up and holds the first process at a gate before its execve; `start` opens the gate. A
+//! create that fails leaves nothing: no cgroup, no process, and no mount, since those live in the child's namespace.
+//! That a container has stopped is never stored: the reaper knows it. Errors say what went wrong; the sandbox says
+//! with which request.
+
+mod cgroup;
+mod child;
+mod device_rules;
+mod devices;
+mod hidden;
+mod id;
+mod mounts;
+mod namespaces;
+mod process;
+mod report;
+mod rlimits;
+mod rootfs;
+pub mod spec;
+mod sysctls;
+mod terminal;
+mod tree;
+mod user;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::libc::{SIGKILL, SIGTERM};
+use rustix::fs::{major, minor, stat};
+use tokio::time::timeout;
+
+pub use cgroup::{Cgroup, normalised as normalised_cgroup_path};
+pub use id::{ContainerId, ExecId};
+pub use mounts::{Bind, MountOptions, plan as plan_mounts, propagation_named};
+pub use process::Process;
+pub use rlimits::from_name as rlimit_named;
+pub use sysctls::check as check_sysctl;
+pub use user::capability_named;
+
+use crate::error::{Code, Context, Error, Result};
+use crate::reaper::{ExitStatus, Reaper};
+use crate::sys::process::{CloneArgs, clone_child};
+use child::{ExecSpec, FirstSpec};
+use device_rules::GuestRoot;
+use process::Unfinished;
+use report::Listener;
+use spec::{ContainerSpec, ProcessSpec};
+
+pub struct Container {
+    id: ContainerId,
+    cgroup: Cgroup,
+    first: Rc<Process>,
+    phase: RefCell<Phase>,
+    execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
+    /// Ids of execs that are being set up.
+    reserved: RefCell<BTreeSet<ExecId>>,
+}
+
+/// How far the host has brought it.
+enum Phase {
+    Created(Listener),
+    Started,
+}
+
+/// Where a container stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Created,
+    Running,
+    Stopped(ExitStatus),
+}
+
+impl Container {
+    /// Sets all up; the first process then waits to be started.
+    pub async fn create(id: ContainerId, spec: ContainerSpec, reaper: &Reaper) -> Result<Rc<Self>> {
+        let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
+        match Self::set_up(&cgroup, spec, reaper).await {
+            Ok((first, gate)) => Ok(Rc::new(Self {
+                id,
+                cgroup,
+                first: Rc::new(first),
+                phase: RefCell::new(Phase::Created(gate)),
+                execs: RefCell::default(),
+                reserved: RefCell::default(),
+            })),
+            Err(err) => {
+                if let Err(left) = cgroup.remove().await {
+                    log::debug!("{left}"); // its own drop goes on trying
+                }
+                Err(err)
+            }
+        }
+    }
+
+    async fn set_up(
+        cgroup: &Cgroup,
+        spec: ContainerSpec,
+        reaper: &Reaper,
+    ) -> Result<(Process, Listener)> {
+        let rules =
+            device_rules::complete(&spec.devices, &spec.resources.device_rules, guest_root()?);
+        let (ours, childs) = process::streams(spec.process.terminal)?;
+        let (listener, report) = report::channel()?;
+        let args = CloneArgs {
+            namespaces: namespaces::of_first_process(spec.network),
+            cgroup: Some(cgroup.as_fd()),
+        };
+        let child =
+            clone_child(args, child::first, FirstSpec { container: spec, stdio: childs, report })
+                .context(|| "clone".to_owned())?;
+        let first = Unfinished::new(child, reaper).ready(&listener, ours).await?;
+        // Until here the rules would have been in our own way: nodes were made. No program of the container's runs yet.
+        cgroup.enforce_device_rules(&rules)?;
+        Ok((first, listener))
+    }
+
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    pub fn state(&self) -> State {
+        match (self.first.exit.status(), &*self.phase.borrow()) {
+            (Some(status), _) => State::Stopped(status),
+            (None, Phase::Created(_)) => State::Created,
+            (None, Phase::Started) => State::Running,
+        }
+    }
+
+    /// Lets the first process go, and waits until it runs its program.
+    pub async fn start(&self) -> Result<()> {
+        if self.state() != State::Created {
+            return Err(self.wrong_state());
+        }
+        let Phase::Created(gate) = self.phase.replace(Phase::Started) else {
+            return Err(self.wrong_state());
+        };
+        gate.go()?;
+        process::executed(&gate).await
+    }
+
+    /// Runs a further process in the container.
+    pub async fn exec(&self, exec_id: ExecId, spec: ProcessSpec, reaper: &Reaper) -> Result<()> {
+        if self.state() != State::Running {
+            return Err(self.wrong_state());
+        }
+        let reservation = Reservation::new(self, exec_id)?;
+        let process = self.spawn_exec(spec, reaper).await?;
+        self.execs.borrow_mut().insert(reservation.exec_id.clone(), Rc::new(process));
+        Ok(())
+    }
+
+    async fn spawn_exec(&self, spec: ProcessSpec, reaper: &Reaper) -> Result<Process> {
+        let (ours, childs) = process::streams(spec.terminal)?;
+        let (listener, report) = report::channel()?;
+        let first = self.first.pidfd().try_clone_to_owned()?;
+        let spec = ExecSpec { process: spec, first, stdio: childs, report };
+        let child =
+            namespaces::clone_beside(self.first.pidfd(), self.cgroup.as_fd(), child::exec, spec)?;
+        let process = Unfinished::new(child, reaper).ready(&listener, ours).await?;
+        process::executed(&listener).await?;
+        Ok(process)
+    }
+
+    /// The first process, or the one of that exec.
+    pub fn process(&self, exec_id: Option<&ExecId>) -> Result<Rc<Process>> {
+        let Some(exec_id) = exec_id else { return Ok(Rc::clone(&self.first)) };
+        let execs = self.execs.borrow();
+        execs.get(exec_id).cloned().ok_or_else(|| {
+            let message = format!("exec {exec_id:?} in container {:?}: process not found", self.id);
+            Error::new(Code::NotFound, message)
+        })
+    }
+
+    /// Signals one process. SIGKILL to the first means all; so does a SIGTERM that would do nothing to it, since a
+    /// pid namespace's first process is spared the default action of signals (pid_namespaces(7)).
+    pub fn signal(&self, exec_id: Option<&ExecId>, signal: i32) -> Result<()> {
+        let process = self.process(exec_id)?;
+        if process.exit.status().is_some() {
+            return Err(nix::errno::Errno::ESRCH.into());
+        }
+        let is_first = exec_id.is_none();
+        if is_first && (signal == SIGKILL || signal == SIGTERM && !process.takes(SIGTERM)?) {
+            return self.cgroup.kill();
+        }
+        process.signal(signal)
+    }
+
+    /// Drops an exec that has been waited for.
+    pub fn forget_process(&self, exec_id: &ExecId) {
+        self.execs.borrow_mut().remove(exec_id);
+    }
+
+    /// Kills what is left of it, waits for its first process (without a timeout for as long as it takes) and removes
+    /// its cgroup. It may be called again after a failure.
+    pub async fn remove(&self, deadline: Option<Duration>) -> Result<()> {
+        if self.first.exit.status().is_none() {
+            self.cgroup.kill()?;
+        }
+        let exit = self.first.exit.wait();
+        match deadline {
+            None => drop(exit.await),
+            Some(deadline) => drop(timeout(deadline, exit).await.map_err(|_| {
+                Error::new(Code::DeadlineExceeded, format!("still running after {deadline:?}"))
+            })?),
+        }
+        self.cgroup.remove().await
+    }
+
+    fn wrong_state(&self) -> Error {
+        let state = match self.state() {
+            State::Created => "it was not started",
+            State::Running => "it is running",
+            State::Stopped(_) => "it has stopped",
+        };
+        Error::new(Code::FailedPrecondition, state)
+    }
+}
+
+/// An exec id that nobody else can take while its process is made.
+struct Reservation<'a> {
+    container: &'a Container,
+    exec_id: ExecId,
+}
+
+impl<'a> Reservation<'a> {
+    fn new(container: &'a Container, exec_id: ExecId) -> Result<Self> {
+        let taken = container.execs.borrow().contains_key(&exec_id)
+            || !container.reserved.borrow_mut().insert(exec_id.clone());
+        if taken {
+            return Err(Error::new(Code::AlreadyExists, "there is one already"));
+        }
+        Ok(Self { container, exec_id })
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.container.reserved.borrow_mut().remove(&self.exec_id);
+    }
+}
+
+/// The block device that the guest's root is on, if it is on one.
+fn guest_root() -> Result<GuestRoot> {
+    let device = stat("/").context(|| "stat \"/\"".to_owned())?.st_dev;
+    let numbers = (major(device), minor(device));
+    Ok((numbers.0 != 0).then_some(numbers)) // major 0 is no device: ramfs, overlayfs, …
+}

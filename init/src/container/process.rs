@@ -1,0 +1,168 @@
+//! One process of a container: its streams, its exit, a way to signal it.
+//!
+//! A process is cloned, watched in the same turn, and waited for until it says that it is set up. What goes wrong until
+//! then kills it (`Unfinished`), so that no half-made process is left.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use tokio::time::timeout;
+
+use super::report::{Listener, Report};
+use crate::error::{Code, Context, Error, Result};
+use crate::reaper::{Exit, ExitStatus, Reaper};
+use crate::stdio::{ChildStdio, Stdio};
+use crate::sys::process::{Child, pidfd_send_signal};
+
+/// Mounts of a host that does not answer are what could hang a set-up.
+const SET_UP_DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Process {
+    pub stdio: Stdio,
+    pub exit: Exit,
+    /// The host has been told the exit.
+    pub waited: Cell<bool>,
+    pid: Pid, // as PID 1 sees it
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// NOT_FOUND once it has exited.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        if !(0..=64).contains(&signal) {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("signal {signal}: no such signal"),
+            ));
+        }
+        pidfd_send_signal(self.pidfd(), signal).context(|| format!("signal {signal}"))
+    }
+
+    /// Whether the signal would do anything to it: caught, blocked to be fetched later, or ignored by its own choice.
+    pub fn takes(&self, signal: i32) -> Result<bool> {
+        // Not reaped, as nobody has seen its exit in this turn; so the pid is still its own.
+        let path = format!("/proc/{}/status", self.pid);
+        let status = fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+        Ok(takes_signal(&status, signal))
+    }
+}
+
+/// The masks of proc_pid_status(5).
+fn takes_signal(status: &str, signal: i32) -> bool {
+    let masks = status.lines().filter_map(|line| {
+        let (name, mask) = line.split_once(':')?;
+        matches!(name, "SigBlk" | "SigIgn" | "SigCgt")
+            .then(|| u64::from_str_radix(mask.trim(), 16).ok())
+            .flatten()
+    });
+    let all = masks.fold(0, |all, mask| all | mask);
+    signal > 0 && all.checked_shr(signal.cast_unsigned() - 1).is_some_and(|rest| rest & 1 == 1)
+}
+
+/// PID 1's and the child's ends of the streams; none with a terminal, which the child makes.
+pub fn streams(terminal: bool) -> Result<(Option<Stdio>, Option<ChildStdio>)> {
+    if terminal {
+        return Ok((None, None));
+    }
+    let (ours, childs) = Stdio::pipes()?;
+    Ok((Some(ours), Some(childs)))
+}
+
+/// A child that is not a process of the container yet.
+pub struct Unfinished {
+    child: Option<Child>,
+    exit: Exit,
+}
+
+impl Unfinished {
+    /// Call it in the turn of the clone.
+    pub fn new(child: Child, reaper: &Reaper) -> Self {
+        let exit = reaper.watch(child.pid);
+        Self { child: Some(child), exit }
+    }
+
+    /// Waits until it is set up.
+    pub async fn ready(mut self, listener: &Listener, stdio: Option<Stdio>) -> Result<Process> {
+        let master = self.wait_ready(listener).await?;
+        let stdio = match (stdio, master) {
+            (Some(pipes), None) => pipes,
+            (None, Some(master)) => Stdio::tty(master)?,
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(Error::new(
+                    Code::Internal,
+                    "set-up: pipes or a terminal, and not both",
+                ));
+            }
+        };
+        let Some(Child { pid, pidfd }) = self.child.take() else {
+            return Err(Error::new(Code::Internal, "set-up: no child"));
+        };
+        Ok(Process { stdio, exit: self.exit.clone(), waited: Cell::new(false), pid, pidfd })
+    }
+
+    async fn wait_ready(&self, listener: &Listener) -> Result<Option<OwnedFd>> {
+        let Ok(report) = timeout(SET_UP_DEADLINE, listener.next()).await else {
+            let seconds = SET_UP_DEADLINE.as_secs();
+            return Err(Error::new(
+                Code::DeadlineExceeded,
+                format!("set-up: not done after {seconds} s"),
+            ));
+        };
+        match report? {
+            Some(Report::Ready(master)) => Ok(master),
+            Some(Report::Failed(err)) => Err(err),
+            None => Err(died(self.exit.wait().await)),
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(child) = &self.child else { return };
+        if let Err(err) = pidfd_send_signal(child.pidfd.as_fd(), nix::libc::SIGKILL) {
+            log::debug!("kill unfinished process {}: {err}", child.pid); // most likely it has ended itself
+        }
+    }
+}
+
+/// Waits until a process that was let go runs its program.
+pub async fn executed(listener: &Listener) -> Result<()> {
+    match listener.next().await? {
+        None => Ok(()), // execve has closed the socket
+        Some(Report::Failed(err)) => Err(err),
+        Some(Report::Ready(_)) => Err(Error::new(Code::Internal, "set-up: ready a second time")),
+    }
+}
+
+fn died(status: ExitStatus) -> Error {
+    let how = match status {
+        ExitStatus::Exited(code) => format!("exited with {code}"),
+        ExitStatus::Signaled(signal) => format!("killed by signal {signal}"),
+    };
+    Error::new(Code::Internal, format!("set-up: {how}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_taken_when_caught_blocked_or_ignored() {
+        let status = "Name:\tsh\nSigPnd:\tffffffffffffffff\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001000\n\
+                      SigCgt:\t0000000000004002\n";
+        for signal in [2, 13, 15, 17] {
+            assert!(takes_signal(status, signal), "{signal}");
+        }
+        for signal in [1, 9, 64, 65, 0, -1] {
+            assert!(!takes_signal(status, signal), "{signal}");
+        }
+        assert!(!takes_signal("", 15));
+    }
+}

@@ -1,0 +1,233 @@
+//! What a container is to be, in the guest's own words: no wire type, nothing optional that has a default.
+//!
+//! `server::oci` makes these from the wire's OCI spec and refuses what they cannot say; the rest of this module carries
+//! them out. All of it is plain data: a child process gets it as it is.
+
+use std::ffi::CString;
+
+pub use rustix::mount::MountPropagationFlags;
+pub use rustix::process::Resource;
+pub use rustix::thread::CapabilitySet;
+
+use super::mounts::MountOptions;
+
+/// OCI runtime-spec `config.json`, without what is the host's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSpec {
+    pub process: ProcessSpec,
+    pub root: Root,
+    /// Empty: the sandbox's.
+    pub hostname: String,
+    /// In the order in which they are made.
+    pub mounts: Vec<Mount>,
+    pub network: Network,
+    pub devices: Vec<Device>,
+    /// Below the root of the cgroup filesystem; normal components only. None: one named after the container.
+    pub cgroup_path: Option<String>,
+    pub resources: Resources,
+    /// Name with dots, value.
+    pub sysctls: Vec<(String, String)>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+}
+
+/// OCI `process`: the container's first, or one that joins it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSpec {
+    /// A pseudo-terminal of the container's own instead of three pipes.
+    pub terminal: bool,
+    pub console_size: Option<ConsoleSize>,
+    pub user: User,
+    /// At least one.
+    pub args: Vec<CString>,
+    /// `NAME=value`.
+    pub env: Vec<CString>,
+    /// Absolute.
+    pub cwd: String,
+    pub capabilities: Capabilities,
+    pub rlimits: Vec<Rlimit>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsoleSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub identity: Identity,
+    pub additional_gids: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    Ids {
+        uid: u32,
+        gid: u32,
+    },
+    /// `user` or `user:group`, looked up in the container's own files; all digits are an id and never a name.
+    Named(String),
+}
+
+/// The five sets of capabilities(7), each exactly as it shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    pub bounding: CapabilitySet,
+    pub effective: CapabilitySet,
+    pub inheritable: CapabilitySet,
+    pub permitted: CapabilitySet,
+    pub ambient: CapabilitySet,
+}
+
+/// None is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    pub resource: Resource,
+    pub soft: Option<u64>,
+    pub hard: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// In the guest.
+    pub path: String,
+    pub readonly: bool,
+    pub propagation: MountPropagationFlags,
+}
+
+/// OCI `mounts[]`, its options understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// In the container; symbolic links in it stay inside.
+    pub destination: String,
+    pub source: MountSource,
+    pub options: MountOptions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountSource {
+    /// A new instance of a filesystem, and the source that the mount table shows.
+    Filesystem { fstype: FsType, source: String },
+    /// A file or directory of the guest, with `recursive` what is mounted below it too.
+    Bind { path: String, recursive: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FsType {
+    Proc,
+    Sysfs,
+    Tmpfs,
+    Devpts,
+    Mqueue,
+    Cgroup2,
+}
+
+impl FsType {
+    /// As the OCI spec says it: `cgroup` is whichever version there is, and here it is the second.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "proc" => Self::Proc,
+            "sysfs" => Self::Sysfs,
+            "tmpfs" => Self::Tmpfs,
+            "devpts" => Self::Devpts,
+            "mqueue" => Self::Mqueue,
+            "cgroup" | "cgroup2" => Self::Cgroup2,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proc => "proc",
+            Self::Sysfs => "sysfs",
+            Self::Tmpfs => "tmpfs",
+            Self::Devpts => "devpts",
+            Self::Mqueue => "mqueue",
+            Self::Cgroup2 => "cgroup2",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The network of the sandbox.
+    Sandbox,
+    /// A network namespace of its own, with nothing but lo.
+    Own,
+}
+
+/// OCI `linux.devices[]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub path: String,
+    pub kind: DeviceKind,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    Character { major: u32, minor: u32 },
+    Block { major: u32, minor: u32 },
+    Fifo,
+}
+
+/// OCI `linux.resources`; what is None is left as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub device_rules: Vec<DeviceRule>,
+    pub memory_limit: Option<Limit>,
+    /// Memory that is not reclaimed while others have some to give (`memory.low`).
+    pub memory_reservation: Option<Limit>,
+    /// Swap alone, without memory.
+    pub swap_limit: Option<Limit>,
+    /// As cgroup v1 counts, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    pub cpu_quota_us: Option<Limit>,
+    pub cpu_period_us: Option<u64>,
+    pub cpus: Option<String>,
+    pub mems: Option<String>,
+    pub pids_limit: Option<Limit>,
+    /// Page size as the kernel names it (`2MB`), bytes.
+    pub hugepage_limits: Vec<(String, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    Max,
+    Of(u64),
+}
+
+/// OCI `linux.resources.devices[]`: the last rule that speaks of an access decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub allow: bool,
+    pub kind: RuleKind,
+    /// None is every one.
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    pub access: Access,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleKind {
+    All,
+    Character,
+    Block,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    pub mknod: bool,
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Access {
+    pub const ALL: Self = Self { mknod: true, read: true, write: true };
+}

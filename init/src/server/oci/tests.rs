@@ -1,0 +1,317 @@
+use super::*;
+use crate::container::spec::{Access, Limit, RuleKind};
+
+fn process() -> oci::Process {
+    let mut process = oci::Process::new();
+    process.Args = vec!["sh".to_owned()];
+    process.Cwd = "/".to_owned();
+    process
+}
+
+fn spec() -> oci::Spec {
+    let mut spec = oci::Spec::new();
+    spec.Process = Some(process()).into();
+    let root = spec.Root.mut_or_insert_default();
+    root.Path = "/run/kata-containers/c/rootfs".to_owned();
+    spec
+}
+
+fn mount(kind: &str, source: &str, options: &[&str]) -> oci::Mount {
+    let mut mount = oci::Mount::new();
+    mount.destination = "/data".to_owned();
+    mount.type_ = kind.to_owned();
+    mount.source = source.to_owned();
+    mount.options = options.iter().map(|option| (*option).to_owned()).collect();
+    mount
+}
+
+fn refusal(change: impl FnOnce(&mut oci::Spec)) -> (Code, String) {
+    let mut spec = spec();
+    change(&mut spec);
+    let err = container_spec(spec).unwrap_err();
+    (err.code(), err.message().to_owned())
+}
+
+#[test]
+fn the_smallest_spec_is_a_container() {
+    let spec = container_spec(spec()).unwrap();
+    assert_eq!(spec.network, Network::Sandbox);
+    assert_eq!(spec.cgroup_path, None);
+    assert_eq!(spec.process.user.identity, Identity::Ids { uid: 0, gid: 0 });
+    assert_eq!(
+        spec.process.capabilities.effective,
+        CapabilitySet::empty(),
+        "none asked for, none given"
+    );
+    assert_eq!(spec.root.propagation, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
+}
+
+#[test]
+fn what_is_not_honoured_is_refused_by_its_name() {
+    let hook = || vec![oci::Hook::new()];
+    let refusals = [
+        (
+            refusal(|s| {
+                s.Linux.mut_or_insert_default().Seccomp = Some(oci::LinuxSeccomp::new()).into()
+            }),
+            "linux.seccomp",
+        ),
+        (
+            refusal(|s| s.Linux.mut_or_insert_default().MountLabel = "x".to_owned()),
+            "linux.mountLabel",
+        ),
+        (
+            refusal(|s| {
+                s.Linux.mut_or_insert_default().IntelRdt = Some(oci::LinuxIntelRdt::new()).into()
+            }),
+            "linux.intelRdt",
+        ),
+        (
+            refusal(|s| {
+                s.Linux.mut_or_insert_default().UIDMappings =
+                    vec![oci::LinuxIDMapping::new(); 10_000]
+            }),
+            "linux.uidMappings",
+        ),
+        (
+            refusal(|s| s.Hooks.mut_or_insert_default().CreateContainer = hook()),
+            "hooks.createContainer",
+        ),
+        (refusal(|s| s.Hooks.mut_or_insert_default().Prestart = hook()), "hooks.prestart"),
+        (
+            refusal(|s| s.Process.mut_or_insert_default().ApparmorProfile = "x".to_owned()),
+            "process.apparmorProfile",
+        ),
+        (
+            refusal(|s| s.Process.mut_or_insert_default().SelinuxLabel = "x".to_owned()),
+            "process.selinuxLabel",
+        ),
+        (refusal(|s| s.Windows = Some(oci::Windows::new()).into()), "windows"),
+        (refusal(|s| s.Mounts = vec![mount("nfs", "x", &[])]), "mounts[0].type \"nfs\""),
+        (
+            refusal(|s| s.Mounts = vec![mount("tmpfs", "x", &["tmpcopyup"])]),
+            "mounts[0].options: tmpcopyup",
+        ),
+    ];
+    for ((code, message), field) in refusals {
+        assert_eq!(
+            (code, message.as_str()),
+            (Code::Unimplemented, format!("{field}: not supported by this guest").as_str())
+        );
+    }
+}
+
+#[test]
+fn namespaces_are_new_and_the_network_is_a_choice() {
+    let with = |kind: &str, path: &str| {
+        let mut spec = spec();
+        let mut namespace = oci::LinuxNamespace::new();
+        namespace.Type = kind.to_owned();
+        namespace.Path = path.to_owned();
+        spec.Linux.mut_or_insert_default().Namespaces = vec![namespace];
+        container_spec(spec)
+    };
+    assert_eq!(with("network", "").unwrap().network, Network::Own);
+    assert_eq!(with("pid", "").unwrap().network, Network::Sandbox);
+    for (kind, path, message) in [
+        ("user", "", "linux.namespaces[user]: not supported by this guest"),
+        ("time", "", "linux.namespaces[time]: not supported by this guest"),
+        ("pid", "/proc/1/ns/pid", "linux.namespaces[pid].path: not supported by this guest"),
+        ("net", "", "linux.namespaces[net]: no such namespace"),
+    ] {
+        assert_eq!(with(kind, path).unwrap_err().message(), message);
+    }
+}
+
+#[test]
+fn nonsense_is_invalid() {
+    let messages = [
+        refusal(|s| s.Version = "2.0.0".to_owned()),
+        refusal(|s| s.Process = None.into()),
+        refusal(|s| s.Root = None.into()),
+        refusal(|s| s.Root.mut_or_insert_default().Path = "rootfs".to_owned()),
+        refusal(|s| s.Root.mut_or_insert_default().Path = "/..//.".to_owned()),
+        refusal(|s| s.Hostname = "x".repeat(65)),
+        refusal(|s| s.Process.mut_or_insert_default().Args.clear()),
+        refusal(|s| s.Process.mut_or_insert_default().Args = vec!["a\0b".to_owned()]),
+        refusal(|s| s.Process.mut_or_insert_default().Args = vec!["x".repeat(1 << 20)]),
+        refusal(|s| s.Process.mut_or_insert_default().Env = vec!["novalue".to_owned()]),
+        refusal(|s| s.Process.mut_or_insert_default().Cwd = "tmp".to_owned()),
+        refusal(|s| s.Process.mut_or_insert_default().Cwd = String::new()),
+        refusal(|s| s.Process.mut_or_insert_default().OOMScoreAdj = 1001),
+        refusal(|s| s.Process.mut_or_insert_default().User.mut_or_insert_default().UID = u32::MAX),
+        refusal(|s| s.Mounts = vec![mount("bind", "relative", &["rbind"])]),
+        refusal(|s| s.Mounts = vec![mount("bind", "/x", &["rbind", "size=1"])]),
+        refusal(|s| s.Mounts = vec![mount("tmpfs", "x", &[]); 1025]),
+        refusal(|s| {
+            s.Mounts = vec![oci::Mount {
+                destination: "/proc/self".to_owned(),
+                ..mount("tmpfs", "x", &[])
+            }]
+        }),
+        refusal(|s| s.Linux.mut_or_insert_default().CgroupsPath = "a/../../b".to_owned()),
+        refusal(|s| s.Linux.mut_or_insert_default().RootfsPropagation = "rbind".to_owned()),
+        refusal(|s| s.Linux.mut_or_insert_default().MaskedPaths = vec!["proc".to_owned()]),
+        refusal(|s| {
+            s.Linux
+                .mut_or_insert_default()
+                .Sysctl
+                .insert("kernel.core_pattern".to_owned(), "x".to_owned());
+        }),
+    ];
+    for (code, message) in messages {
+        assert_eq!(code, Code::InvalidArgument, "{message}");
+        assert!(message.len() < 300, "{message}");
+    }
+}
+
+#[test]
+fn a_value_of_the_environment_is_never_shown() {
+    let (_, message) = refusal(|s| {
+        s.Process.mut_or_insert_default().Env = vec!["A=1".to_owned(), "secret".to_owned()]
+    });
+    assert_eq!(message, "process.env[1]: not NAME=value");
+}
+
+#[test]
+fn the_later_of_two_variables_counts() {
+    let list = ["A=1", "B=2", "A=3", "C="].map(str::to_owned).to_vec();
+    assert_eq!(environment(list).unwrap(), ["B=2", "A=3", "C="]);
+}
+
+#[test]
+fn a_bind_is_said_by_type_or_by_option() {
+    let source = |mount| mount_spec(0, mount).unwrap().source;
+    let bind = |recursive| MountSource::Bind { path: "/x".to_owned(), recursive };
+    assert_eq!(source(mount("bind", "/x", &[])), bind(false));
+    assert_eq!(source(mount("bind", "/x", &["rbind", "ro"])), bind(true));
+    assert_eq!(source(mount("none", "/x", &["bind"])), bind(false));
+    let cgroup = MountSource::Filesystem { fstype: FsType::Cgroup2, source: "cgroup".to_owned() };
+    assert_eq!(source(mount("cgroup", "cgroup", &["ro"])), cgroup);
+}
+
+#[test]
+fn an_unknown_capability_is_not_granted() {
+    let names = ["CAP_KILL", "CAP_FLY"].map(str::to_owned);
+    assert_eq!(capability_set(&names), CapabilitySet::KILL);
+}
+
+#[test]
+fn a_limit_of_all_ones_is_none() {
+    let rlimit = |name: &str, soft, hard| {
+        let mut rlimit = oci::POSIXRlimit::new();
+        rlimit.Type = name.to_owned();
+        rlimit.Soft = soft;
+        rlimit.Hard = hard;
+        rlimit
+    };
+    let converted = rlimits(vec![rlimit("RLIMIT_CORE", 5, u64::MAX)]).unwrap();
+    assert_eq!((converted[0].soft, converted[0].hard), (Some(5), None));
+    for bad in [
+        vec![rlimit("RLIMIT_FOO", 0, 0)],
+        vec![rlimit("RLIMIT_CPU", 2, 1)],
+        vec![rlimit("RLIMIT_CPU", 1, 1), rlimit("RLIMIT_CPU", 1, 1)],
+    ] {
+        assert_eq!(rlimits(bad).unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
+#[test]
+fn a_device_without_a_mode_gets_one() {
+    let mut device = oci::LinuxDevice::new();
+    device.Path = "/dev/fuse".to_owned();
+    device.Type = "c".to_owned();
+    (device.Major, device.Minor) = (10, 229);
+    let converted = device_spec("linux.devices[0]", device.clone()).unwrap();
+    assert_eq!(converted.kind, DeviceKind::Character { major: 10, minor: 229 });
+    assert_eq!(converted.mode, 0o666);
+    device.Major = -1;
+    assert!(device_spec("linux.devices[0]", device.clone()).is_err());
+    device.Type = "d".to_owned();
+    assert!(device_spec("linux.devices[0]", device).is_err());
+}
+
+mod of_resources {
+    use super::*;
+    use crate::container::spec::Resources;
+
+    fn convert(change: impl FnOnce(&mut oci::LinuxResources)) -> Result<Resources> {
+        let mut resources = oci::LinuxResources::new();
+        change(&mut resources);
+        super::resources::resources(resources)
+    }
+
+    #[test]
+    fn memory_and_swap_are_told_apart() {
+        let memory = |limit, swap| {
+            convert(|r| {
+                let memory = r.Memory.mut_or_insert_default();
+                (memory.Limit, memory.Swap) = (limit, swap);
+            })
+        };
+        let converted = memory(64 << 20, 96 << 20).unwrap();
+        assert_eq!(converted.memory_limit, Some(Limit::Of(64 << 20)));
+        assert_eq!(converted.swap_limit, Some(Limit::Of(32 << 20)));
+        assert_eq!(memory(-1, -1).unwrap().swap_limit, Some(Limit::Max));
+        assert_eq!(memory(0, 0).unwrap(), Resources::default());
+        for (limit, swap) in [(64, 32), (0, 5), (-2, 0)] {
+            assert_eq!(memory(limit, swap).unwrap_err().code(), Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn what_version_2_has_no_word_for_is_refused() {
+        let refusals = [
+            convert(|r| r.Memory.mut_or_insert_default().Kernel = 1),
+            convert(|r| r.Memory.mut_or_insert_default().DisableOOMKiller = true),
+            convert(|r| r.CPU.mut_or_insert_default().RealtimeRuntime = 1),
+            convert(|r| r.BlockIO.mut_or_insert_default().Weight = 500),
+            convert(|r| r.Network.mut_or_insert_default().ClassID = 1),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.unwrap_err().code(), Code::Unimplemented);
+        }
+    }
+
+    #[test]
+    fn cpus_are_a_list() {
+        let cpus = |list: &str| convert(|r| r.CPU.mut_or_insert_default().Cpus = list.to_owned());
+        assert_eq!(cpus("0-1,3").unwrap().cpus.as_deref(), Some("0-1,3"));
+        assert!(cpus("all").is_err());
+    }
+
+    #[test]
+    fn a_page_size_is_the_kernels_name_of_one() {
+        let pages = |size: &str| {
+            let mut limit = oci::LinuxHugepageLimit::new();
+            limit.Pagesize = size.to_owned();
+            convert(|r| r.HugepageLimits = vec![limit])
+        };
+        assert!(pages("2MB").is_ok());
+        for bad in ["", "MB", "2", "../2MB", "2mb", "2M"] {
+            assert!(pages(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_device_rule_is_exact() {
+        let rule = |kind: &str, major, minor, access: &str| {
+            let mut rule = oci::LinuxDeviceCgroup::new();
+            rule.Type = kind.to_owned();
+            (rule.Major, rule.Minor) = (major, minor);
+            rule.Access = access.to_owned();
+            convert(|r| r.Devices = vec![rule]).map(|resources| resources.device_rules[0])
+        };
+        let all = rule("a", 0, 0, "rwm").unwrap();
+        assert_eq!(
+            (all.kind, all.major, all.minor, all.access),
+            (RuleKind::All, None, None, Access::ALL)
+        );
+        let any_minor = rule("c", 136, -1, "rw").unwrap();
+        assert_eq!((any_minor.major, any_minor.minor), (Some(136), None));
+        assert!(!any_minor.access.mknod);
+        for (kind, major, access) in [("x", 1, "r"), ("c", -2, "r"), ("c", 1, ""), ("c", 1, "rx")] {
+            assert!(rule(kind, major, 0, access).is_err());
+        }
+    }
+}

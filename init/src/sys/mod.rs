@@ -1,0 +1,26 @@
+//! The only unsafe code of PID 1: the syscalls that have no safe wrapper elsewhere.
+//!
+//! One syscall a wrapper: it takes and returns owned or borrowed types, retries EINTR where the call can give it, and
+//! decides nothing. Whatever nix or rustix wraps safely (openat2, fsopen, move_mount, setns, capset, SCM_RIGHTS,
+//! TIOCGPTPEER, reboot) is called through them where it is needed and does not appear here.
+
+#![allow(unsafe_code)] // the one place: see above
+
+pub mod bpf;
+#[cfg_attr(target_arch = "x86_64", path = "clock_x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "clock_aarch64.rs")]
+pub mod clock;
+pub mod event;
+pub mod mount;
+pub mod net;
+pub mod process;
+
+use std::io;
+
+/// Where boot mounts cgroup2, and where containers' cgroups are made.
+pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// A raw syscall's result as std has it.
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
