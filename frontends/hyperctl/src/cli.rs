@@ -18,15 +18,24 @@ Examples:
   hyperctl exec -t web uname -r                  one more process in it
   hyperctl stop web && hyperctl rm web
 
-Exit codes: the container's own; 125 when hyperctl, the VM or the guest failed; 126 when the command cannot be
-executed, 127 when it does not exist; 128 + n when signal n ended it.
+Exit codes:
+  the container's own; 125 when hyperctl, the VM or the guest failed; 126 when the command cannot be
+  executed, 127 when it does not exist; 128 + n when signal n ended it
 
-Files: pods live below /run/hyperstart (root) or $XDG_RUNTIME_DIR/hyperstart; HYPERSTART_STATE_DIR names another place.
-The kernel and the images are looked for beside hyperctl; HYPERSTART_GUEST_DIR names another place.";
+Environment:
+  HYPERSTART_STATE_DIR  where pods live [default: /run/hyperstart, or $XDG_RUNTIME_DIR/hyperstart]
+  HYPERSTART_GUEST_DIR  where kernel and images are [default: beside hyperctl]
+  HYPERSTART_ACCEL      kvm or tcg [default: what works here]
+  HYPERSTART_QEMU       QEMU's binary [default: qemu-system-x86_64]
+  HYPERSTART_LOG        error, warn, info or debug [default: warn]";
 
 #[derive(Debug, Parser)]
-#[command(name = "hyperctl", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "hyperctl", version, about = ABOUT, after_help = EXAMPLES, disable_help_flag = true)]
 pub struct Cli {
+    // One form of help: the long one of clap's spreads over three screens.
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -20,14 +20,14 @@ pub struct MachineFlags {
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
-    /// Board [default: microvm, and q35 with --boot dax]
-    #[arg(long, value_name = "BOARD")]
+    /// Board [default: microvm; q35 with --boot dax]
+    #[arg(long, value_name = "microvm|q35|pc", hide_possible_values = true)]
     machine: Option<Board>,
     /// Where the guest's own root comes from
-    #[arg(long, value_name = "MODE", default_value = "initrd")]
+    #[arg(long, value_name = "initrd|dax", default_value = "initrd", hide_possible_values = true)]
     boot: BootMode,
-    /// How bytes reach the guest [default: the first of these that works here]
-    #[arg(long, value_name = "KIND")]
+    /// vsock, vhost-user-vsock or serial [default: the first that works here]
+    #[arg(long, value_name = "KIND", hide_possible_values = true)]
     transport: Option<TransportFlag>,
     /// Guest kernel [default: vmlinux of the guest's files]
     #[arg(long, value_name = "FILE")]

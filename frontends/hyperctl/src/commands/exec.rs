@@ -12,10 +12,13 @@ use crate::signals::Signals;
 use crate::spec::{self, ProcessFlags};
 use crate::terminal;
 
+const NOTES: &str = "\
+Environment, directory and user are the container's own unless said otherwise.
+Exits with the process's exit code.";
+
 /// Run one more process in a running container
-///
-/// Environment, directory and user are the container's own unless said otherwise. Exits with the process's exit code.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
     /// Give the process a terminal
     #[arg(short, long)]

@@ -16,14 +16,20 @@ use crate::signals::Signals;
 use crate::spec::{Container, ProcessFlags};
 use crate::terminal;
 
+const NOTES: &str = "\
+IMAGE is a name of `hyperctl images`, or the path of an image file; COMMAND replaces the image's own.
+
+An exited pod stays listed by `ps -a`, with its output (`logs`), console and boot receipt, until `rm`.
+With --rm nothing stays. A pod whose hyperctl was killed leaves nothing either.
+
+Ctrl-C goes to the container: as a key with -it, as SIGINT otherwise; the third time it is killed.";
+
 /// Run a container in a new VM
-///
-/// An exited pod stays listed by `ps -a`, with its output (`logs`), console and boot receipt, until `rm`; with --rm
-/// nothing stays. Ctrl-C goes to the container: as a key with -it, as SIGINT otherwise; the third time it is killed.
 #[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
-#[command(
-    override_usage = "hyperctl run [OPTIONS] IMAGE [COMMAND...]\n       hyperctl run [OPTIONS] --bundle DIR [COMMAND...]"
-)]
+#[command(after_help = NOTES)]
+#[command(override_usage = "\
+hyperctl run [OPTIONS] IMAGE [COMMAND...]
+       hyperctl run [OPTIONS] --bundle DIR [COMMAND...]")]
 pub struct Args {
     /// Give the container a terminal
     #[arg(short, long)]
@@ -50,12 +56,7 @@ pub struct Args {
     pub process: ProcessFlags,
     #[command(flatten)]
     pub machine: MachineFlags,
-    /// Image (see `hyperctl images`, or the path of one), and the command if not the image's own
-    #[arg(
-        trailing_var_arg = true,
-        required_unless_present = "bundle",
-        value_name = "IMAGE [COMMAND...]"
-    )]
+    #[arg(trailing_var_arg = true, required_unless_present = "bundle", hide = true)]
     pub image_and_command: Vec<String>,
 }
 
