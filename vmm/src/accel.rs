@@ -3,7 +3,8 @@
 //! `/dev/kvm` existing does not mean that KVM can run a stock kernel: under nested virtualisation in software it exists and
 //! the guest hangs. So KVM is taken only where the processor itself says that it can virtualise (`vmx` or `svm` on x86),
 //! or where `/dev/kvm` opens on arm64; and only for a guest of the host's own architecture. Everything else runs in TCG,
-//! which does the same more slowly. `HYPERSTART_ACCEL=kvm|tcg` overrides the choice, not the facts: KVM that cannot be
+//! which does the same more slowly. Under TCG the guest sees the host's time stamp counter, so its frequency is looked up
+//! here too: a guest that is told need not measure. `HYPERSTART_ACCEL=kvm|tcg` overrides the choice, not the facts: KVM that cannot be
 //! opened is an error and not a silent TCG.
 
 use std::fs::{self, OpenOptions};
@@ -42,6 +43,8 @@ pub struct Host {
     pub arch: &'static str,
     /// The processor's features, as `/proc/cpuinfo` has them.
     pub cpu_flags: String,
+    /// The processor's clock in MHz, as `/proc/cpuinfo` has it.
+    pub cpu_mhz: String,
     /// Whether `/dev/kvm` opens for reading and writing.
     pub kvm: io::Result<()>,
 }
@@ -51,14 +54,15 @@ impl Host {
     pub fn probe() -> Self {
         // Unreadable means no features: TCG then, which always works.
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let cpu_flags = cpuinfo
-            .lines()
-            .find(|line| line.starts_with("flags") || line.starts_with("Features"))
-            .and_then(|line| line.split_once(':'))
-            .map(|(_, flags)| flags.to_owned())
-            .unwrap_or_default();
+        let value = |names: [&str; 2]| {
+            let line = cpuinfo.lines().find(|line| names.iter().any(|name| line.starts_with(name)));
+            let (_, value) = line?.split_once(':')?;
+            Some(value.trim().to_owned())
+        };
+        let cpu_flags = value(["flags", "Features"]).unwrap_or_default();
+        let cpu_mhz = value(["cpu MHz", "cpu MHz"]).unwrap_or_default();
         let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
-        Self { arch: std::env::consts::ARCH, cpu_flags, kvm }
+        Self { arch: std::env::consts::ARCH, cpu_flags, cpu_mhz, kvm }
     }
 
     fn has_flag(&self, flag: &str) -> bool {
@@ -81,6 +85,19 @@ impl Host {
             Accel::Kvm => self.has_flag("rdrand"),
             Accel::Tcg => true,
         }
+    }
+
+    /// The frequency of the time stamp counter in kHz, if it is certain. The kernel shows it as the processor's clock where
+    /// it can measure nothing else (no APERF/MPERF) and nothing scales it: in virtual machines, which is where TCG is used.
+    pub fn tsc_khz(&self) -> Option<u32> {
+        let certain = self.has_flag("hypervisor")
+            && self.has_flag("constant_tsc")
+            && !self.has_flag("aperfmperf");
+        let (mhz, fraction) = self.cpu_mhz.split_once('.').filter(|_| certain)?;
+        if fraction.len() != 3 {
+            return None;
+        }
+        format!("{mhz}{fraction}").parse().ok().filter(|khz| *khz > 0)
     }
 }
 
@@ -121,7 +138,7 @@ mod tests {
 
     fn host(arch: &'static str, flags: &str, kvm: bool) -> Host {
         let kvm = if kvm { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) };
-        Host { arch, cpu_flags: flags.into(), kvm }
+        Host { arch, cpu_flags: flags.into(), cpu_mhz: "2599.998".into(), kvm }
     }
 
     #[test]
@@ -154,6 +171,19 @@ mod tests {
         assert!(err.contains("aarch64"), "{err}");
         let err = choose(&host("x86_64", "vmx", true), None, Some("hvf")).unwrap_err().to_string();
         assert!(err.contains("kvm or tcg"), "{err}");
+    }
+
+    #[test]
+    fn the_counters_frequency_is_known_only_where_nothing_scales_it() {
+        let virtual_machine = host("x86_64", "constant_tsc hypervisor", true);
+        assert_eq!(virtual_machine.tsc_khz(), Some(2_599_998));
+        assert_eq!(host("x86_64", "constant_tsc", true).tsc_khz(), None);
+        assert_eq!(host("x86_64", "constant_tsc hypervisor aperfmperf", true).tsc_khz(), None);
+        for odd in ["", "2600", "2.6 GHz", "0.000", "-1.000"] {
+            let host =
+                Host { cpu_mhz: odd.into(), ..host("x86_64", "constant_tsc hypervisor", true) };
+            assert_eq!(host.tsc_khz(), None, "{odd}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod error;
 mod line;
 pub mod machine;
 pub mod mux;
+mod plan;
 pub mod process;
 pub mod qemu;
 pub mod qmp;

@@ -8,8 +8,7 @@
 //! In the run directory, which is the caller's, stay the logs: `console.log` and `qemu.log`. Sockets live in its
 //! subdirectory `vm`, which goes away with the VM even if the owner is killed (see `rundir`).
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileTypeExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -19,22 +18,20 @@ use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::accel::{self, Host};
+use crate::accel::Accel;
 use crate::boot::{self, Evidence};
 use crate::console::{Console, create_private};
 use crate::error::{Error, Result};
-use crate::machine::{Boot, Disk, Machine, TransportKind};
+use crate::machine::Machine;
 use crate::mux::Mux;
-use crate::process::{Exit, Process, find_program, search_path, tied};
-use crate::qemu::{self, Channel, DiskDevice, DiskFacts, PMEM_ALIGN, Wiring};
+use crate::plan::{Plan, Transport};
+use crate::process::{Exit, Process, tied};
+use crate::qemu::{self, Channel, DiskDevice, Wiring};
 use crate::qmp::Qmp;
 use crate::rundir::{RunDir, make_private, make_private_directories};
 use crate::serial::SerialPort;
 use crate::vsock::{self, Daemon, ReadyPort};
 
-/// The environment variable that names QEMU's binary.
-const QEMU_OVERRIDE: &str = "HYPERSTART_QEMU";
-const QEMU: &str = "qemu-system-x86_64";
 /// How long QEMU may take until it answers on QMP.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long QEMU may take to end when it is told to.
@@ -162,7 +159,7 @@ impl Vm {
     }
 
     /// What runs guest code.
-    pub fn accel(&self) -> accel::Accel {
+    pub fn accel(&self) -> Accel {
         self.wiring.accel
     }
 
@@ -267,48 +264,8 @@ impl Readiness {
     }
 }
 
-/// What was found out before anything is started.
-#[derive(Debug)]
-struct Plan {
-    qemu: PathBuf,
-    accel: accel::Accel,
-    needs_rng: bool,
-    sandbox: bool,
-    transport: Transport,
-    rootfs_bytes: u64,
-    disks: Vec<DiskFacts>,
-}
-
-#[derive(Debug)]
-enum Transport {
-    VhostVsock,
-    VhostUserVsock { daemon: PathBuf },
-    Serial,
-}
-
 impl Plan {
-    fn make(machine: &Machine) -> Result<Self> {
-        let rootfs_bytes = check_guest_files(machine)?;
-        let disks = machine.disks.iter().map(disk_facts).collect::<Result<_>>()?;
-        check_shares(machine)?;
-        let host = Host::probe();
-        let accel = accel::choose(
-            &host,
-            asked_accel(machine),
-            std::env::var(accel::OVERRIDE).ok().as_deref(),
-        )?;
-        check_memory(machine.memory_mib)?;
-        Ok(Self {
-            qemu: find_qemu(machine)?,
-            accel,
-            needs_rng: !host.gives_rdrand(accel),
-            sandbox: true,
-            transport: choose_transport(machine.transport)?,
-            rootfs_bytes,
-            disks,
-        })
-    }
-
+    /// One attempt to start what was planned.
     async fn launch(&self, machine: &Machine, run_dir: &Path) -> Result<Vm> {
         let dir = RunDir::create(run_dir.join("vm"))?;
         let path = |name: &str| dir.path().join(name);
@@ -317,6 +274,7 @@ impl Plan {
             accel: self.accel,
             needs_rng: self.needs_rng,
             sandbox: self.sandbox,
+            clocks: self.clocks,
             qmp: path("qmp.sock"),
             channel,
             rootfs_bytes: self.rootfs_bytes,
@@ -430,113 +388,4 @@ async fn connect_qmp(
 /// What QEMU said until now; nothing if even that cannot be read: the failure itself is being reported.
 fn read_log(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-}
-
-fn asked_accel(machine: &Machine) -> Option<accel::Accel> {
-    let needs_tcg = machine.icount || machine.plugin.is_some();
-    machine.accel.or(needs_tcg.then_some(accel::Accel::Tcg))
-}
-
-/// Opens what the guest is made of, and gives the size of a rootfs.
-fn check_guest_files(machine: &Machine) -> Result<u64> {
-    open_file(&machine.kernel).map_err(|cause| guest_file("kernel", &machine.kernel, cause))?;
-    match &machine.boot {
-        Boot::Initrd(path) => {
-            open_file(path).map(|_| 0).map_err(|cause| guest_file("initrd", path, cause))
-        }
-        Boot::Rootfs(path) => {
-            let bytes = open_file(path).map_err(|cause| guest_file("rootfs", path, cause))?;
-            if bytes == 0 || !bytes.is_multiple_of(PMEM_ALIGN) {
-                let cause =
-                    std::io::Error::other(format!("{bytes} bytes are not a multiple of 2 MiB"));
-                return Err(guest_file("rootfs", path, cause));
-            }
-            Ok(bytes)
-        }
-    }
-}
-
-fn guest_file(part: &'static str, path: &Path, cause: std::io::Error) -> Error {
-    Error::GuestFile { part, path: path.to_owned(), cause }
-}
-
-/// The size of a file that can be read.
-fn open_file(path: &Path) -> std::io::Result<u64> {
-    let metadata = File::open(path)?.metadata()?;
-    if metadata.is_file() { Ok(metadata.len()) } else { Err(std::io::Error::other("not a file")) }
-}
-
-fn disk_facts(disk: &Disk) -> Result<DiskFacts> {
-    let refuse = |cause| Error::Attachment { part: "disk", path: disk.path.clone(), cause };
-    let opened = fs::OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path);
-    let metadata = opened.and_then(|file| file.metadata()).map_err(refuse)?;
-    let block_device = metadata.file_type().is_block_device();
-    if !block_device && !metadata.is_file() {
-        return Err(refuse(std::io::Error::other("neither a file nor a block device")));
-    }
-    Ok(DiskFacts { block_device, bytes: metadata.len() })
-}
-
-fn check_shares(machine: &Machine) -> Result<()> {
-    for share in &machine.shares {
-        fs::read_dir(&share.path).map_err(|cause| Error::Attachment {
-            part: "share",
-            path: share.path.clone(),
-            cause,
-        })?;
-    }
-    Ok(())
-}
-
-/// Refuses a guest that is larger than the host. One that is larger than what is free may still use less.
-fn check_memory(memory_mib: u32) -> Result<()> {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default(); // unknown: QEMU will say
-    match host_memory_mib(&meminfo) {
-        Some(total) if u64::from(memory_mib) > total => Err(Error::HostMemory {
-            memory_mib,
-            detail: format!("it has {total} MiB, swap included"),
-        }),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Memory and swap of the host, from /proc/meminfo.
-fn host_memory_mib(meminfo: &str) -> Option<u64> {
-    let kib = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
-    };
-    Some((kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) / 1024)
-}
-
-fn find_qemu(machine: &Machine) -> Result<PathBuf> {
-    let named = std::env::var_os(QEMU_OVERRIDE).filter(|name| !name.is_empty()).map(PathBuf::from);
-    let binary = machine.qemu.clone().or(named).unwrap_or_else(|| QEMU.into());
-    find_program(&binary, search_path()).ok_or(Error::QemuMissing { binary })
-}
-
-fn choose_transport(asked: Option<TransportKind>) -> Result<Transport> {
-    let unusable =
-        |kind: TransportKind, reason: String| Error::Transport { transport: kind.name(), reason };
-    match asked {
-        Some(kind @ TransportKind::VhostVsock) => match vsock::vhost_usable() {
-            Ok(()) => Ok(Transport::VhostVsock),
-            Err(err) => Err(unusable(
-                kind,
-                format!("open \"/dev/vhost-vsock\": {err}: load the module vhost_vsock"),
-            )),
-        },
-        Some(kind @ TransportKind::VhostUserVsock) => match vsock::find_daemon() {
-            Some(daemon) => Ok(Transport::VhostUserVsock { daemon }),
-            None => {
-                Err(unusable(kind, "vhost-device-vsock is not installed: run `make setup`".into()))
-            }
-        },
-        Some(TransportKind::Serial) => Ok(Transport::Serial),
-        None if vsock::vhost_usable().is_ok() => Ok(Transport::VhostVsock),
-        None => Ok(match vsock::find_daemon() {
-            Some(daemon) => Transport::VhostUserVsock { daemon },
-            None => Transport::Serial,
-        }),
-    }
 }

@@ -7,6 +7,7 @@ fn wiring(channel: Channel) -> Wiring {
         accel: Accel::Tcg,
         needs_rng: false,
         sandbox: true,
+        clocks: Clocks::Measured,
         qmp: "/run/vm/qmp.sock".into(),
         channel,
         rootfs_bytes: 0,
@@ -52,7 +53,7 @@ fn a_microvm_with_a_serial_port() {
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -machine microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off \
          -accel tcg -cpu max -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
-         -append console=ttyS0 quiet reboot=t panic=-1 \
+         -append console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check noreplace-smp acpi=off \
          -chardev stdio,id=console,signal=off -serial chardev:console \
          -chardev socket,id=qmp,server=off,path=/run/vm/qmp.sock -mon chardev=qmp,mode=control \
          -chardev socket,id=agent,server=off,path=/run/vm/serial.sock \
@@ -175,6 +176,19 @@ fn a_host_block_device_is_given_as_one() {
     let wiring = Wiring { rootfs_bytes: 2 << 20, disks, ..wiring(serial()) };
     assert!(line(&machine, &wiring).contains("file.driver=host_device"));
     assert_eq!(disk_devices(&machine, &wiring)[0].driver, "blk");
+}
+
+#[test]
+fn a_kernel_that_is_told_its_frequencies_needs_no_pit() {
+    let told = |tsc_khz| Wiring { clocks: Clocks::Told { tsc_khz }, ..wiring(serial()) };
+    let line_of = |machine: &Machine, tsc_khz| line(machine, &told(tsc_khz));
+    let tcg = line_of(&initrd(), Some(2_600_000));
+    assert!(tcg.contains(",pit=off,pic=off "), "{tcg}");
+    assert!(tcg.contains(" lapic_timer_khz=1000000 tsc_early_khz=2600000 "), "{tcg}");
+    assert!(!line_of(&initrd(), None).contains("tsc_early_khz"));
+    let measured = line(&initrd(), &wiring(serial()));
+    assert!(!measured.contains("pit=off") && !measured.contains("_khz="), "{measured}");
+    assert!(!line_of(&rootfs(), None).contains("pit=off"), "only a microvm");
 }
 
 #[test]
