@@ -79,7 +79,10 @@ pub fn step(name: &str) {
 pub fn require_pid_1() -> Result<()> {
     match getpid().as_raw() {
         1 => Ok(()),
-        pid => Err(Error::new(Code::FailedPrecondition, format!("run as PID 1 of a guest, not as {pid}"))),
+        pid => Err(Error::new(
+            Code::FailedPrecondition,
+            format!("run as PID 1 of a guest, not as {pid}"),
+        )),
     }
 }
 
@@ -114,7 +117,8 @@ pub fn root_fstype() -> Result<&'static str> {
 
 /// Whether the kernel maps PID 1's own file straight from persistent memory: STATX_ATTR_DAX, statx(2).
 pub fn root_is_dax() -> Result<bool> {
-    let stat = statx(CWD, "/init", AtFlags::empty(), StatxFlags::empty()).context(|| "statx \"/init\"".to_owned())?;
+    let stat = statx(CWD, "/init", AtFlags::empty(), StatxFlags::empty())
+        .context(|| "statx \"/init\"".to_owned())?;
     Ok(stat.stx_attributes.contains(StatxAttributes::DAX))
 }
 
@@ -126,8 +130,12 @@ pub struct Memory {
 
 impl Memory {
     pub fn read() -> Result<Self> {
-        let text = fs::read_to_string("/proc/meminfo").context(|| "read \"/proc/meminfo\"".to_owned())?;
-        Ok(Self { total_bytes: meminfo_bytes(&text, "MemTotal:"), available_bytes: meminfo_bytes(&text, "MemAvailable:") })
+        let text =
+            fs::read_to_string("/proc/meminfo").context(|| "read \"/proc/meminfo\"".to_owned())?;
+        Ok(Self {
+            total_bytes: meminfo_bytes(&text, "MemTotal:"),
+            available_bytes: meminfo_bytes(&text, "MemAvailable:"),
+        })
     }
 }
 
@@ -165,7 +173,12 @@ const BOOT_MOUNTS: &[BootMount] = &[
     BootMount { target: "/dev", fstype: "devtmpfs", flags: NO_SUID, data: "mode=0755" },
     // Not nodev, not noexec: overlays keep a container's own files here.
     BootMount { target: "/run", fstype: "tmpfs", flags: NO_SUID, data: "mode=0755" },
-    BootMount { target: "/sys/fs/cgroup", fstype: "cgroup2", flags: INERT, data: "nsdelegate,memory_recursiveprot" },
+    BootMount {
+        target: "/sys/fs/cgroup",
+        fstype: "cgroup2",
+        flags: INERT,
+        data: "nsdelegate,memory_recursiveprot",
+    },
 ];
 
 pub fn mount_filesystems() -> Result<()> {
@@ -188,13 +201,15 @@ pub fn delegate_cgroups() -> Result<()> {
     let root = Path::new(sys::CGROUP_ROOT);
     let available = root.join("cgroup.controllers");
     let controllers = fs::read_to_string(&available).context(|| format!("read {available:?}"))?;
-    let enable: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    let enable: Vec<String> =
+        controllers.split_whitespace().map(|name| format!("+{name}")).collect();
     let enabled = root.join("cgroup.subtree_control");
     fs::write(&enabled, enable.join(" ")).context(|| format!("write {enabled:?}"))
 }
 
 pub fn raise_limits() -> Result<()> {
-    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES).context(|| "raise RLIMIT_NOFILE".to_owned())
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+        .context(|| "raise RLIMIT_NOFILE".to_owned())
 }
 
 pub fn run_event_loop(serve: impl Future<Output = Result<()>>) -> Result<()> {

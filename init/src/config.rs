@@ -42,7 +42,10 @@ impl Config {
         for parameter in line.split_ascii_whitespace() {
             let Some((name, value)) = parameter.split_once('=') else { continue };
             let bad = || {
-                Error::new(Code::InvalidArgument, format!("kernel parameter {name}: bad value {value:?}"))
+                Error::new(
+                    Code::InvalidArgument,
+                    format!("kernel parameter {name}: bad value {value:?}"),
+                )
             };
             match name {
                 "agent.log" => config.log_level = value.parse().map_err(|_| bad())?,
@@ -85,7 +88,12 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named() {
-        for line in ["agent.log=loud", "agent.hotplug_timeout=-1", "hyperstart.ready=x", "agent.server_addr=unix:///x"] {
+        for line in [
+            "agent.log=loud",
+            "agent.hotplug_timeout=-1",
+            "hyperstart.ready=x",
+            "agent.server_addr=unix:///x",
+        ] {
             let err = Config::parse(line).unwrap_err();
             let name = line.split('=').next().unwrap();
             assert!(err.message().contains(name), "{err}");

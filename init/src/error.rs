@@ -63,7 +63,9 @@ impl From<Errno> for Error {
             Errno::EINVAL | Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP | Errno::ENAMETOOLONG => {
                 Code::InvalidArgument
             }
-            Errno::ENOMEM | Errno::ENOSPC | Errno::EMFILE | Errno::ENFILE => Code::ResourceExhausted,
+            Errno::ENOMEM | Errno::ENOSPC | Errno::EMFILE | Errno::ENFILE => {
+                Code::ResourceExhausted
+            }
             Errno::ENOSYS | Errno::EOPNOTSUPP => Code::Unimplemented,
             Errno::ETIMEDOUT => Code::DeadlineExceeded,
             _ => Code::Internal, // an errno is the kernel's enum, not ours

@@ -54,8 +54,9 @@ impl OomWatch {
     pub fn add(&self, container: ContainerId, cgroup: &Path) -> Result<()> {
         let events_file = cgroup.join("memory.events");
         let kills = oom_kills(&events_file)?;
-        let descriptor = inotify::add_watch(self.inotify.get_ref(), &events_file, WatchFlags::MODIFY)
-            .context(|| format!("watch {events_file:?}"))?;
+        let descriptor =
+            inotify::add_watch(self.inotify.get_ref(), &events_file, WatchFlags::MODIFY)
+                .context(|| format!("watch {events_file:?}"))?;
         self.watched.borrow_mut().insert(descriptor, Watched { container, events_file, kills });
         Ok(())
     }

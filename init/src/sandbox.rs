@@ -141,9 +141,13 @@ impl Sandbox {
     ) -> Result<()> {
         let reservation = self.reserve(id)?;
         if self.containers.borrow().contains_key(id) {
-            return Err(Error::new(Code::AlreadyExists, format!("create container {id:?}: there is one already")));
+            return Err(Error::new(
+                Code::AlreadyExists,
+                format!("create container {id:?}: there is one already"),
+            ));
         }
-        let mount_points = self.storages.add_all(storages, &self.uevents, self.config.hotplug_timeout).await?;
+        let mount_points =
+            self.storages.add_all(storages, &self.uevents, self.config.hotplug_timeout).await?;
         match Container::create(id.clone(), spec, &self.reaper).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
@@ -153,23 +157,27 @@ impl Sandbox {
             }
             Err(err) => {
                 self.release(id, &mount_points);
-                Err(err).context(|| format!("create container {id:?}"))
+                Err(err)
             }
         }
     }
 
     pub async fn start_container(&self, id: &ContainerId) -> Result<()> {
         let container = self.container(id)?;
-        container.start().await.context(|| format!("start container {id:?}"))?;
+        container.start().await?;
         self.receipt.borrow_mut().mark_once("first_container");
         self.oom.add(id.clone(), container.cgroup().path())
     }
 
     /// Kills what is left of it; `timeout` bounds the wait for its processes to go, none waits for as long as it takes.
-    pub async fn remove_container(&self, id: &ContainerId, timeout: Option<Duration>) -> Result<()> {
+    pub async fn remove_container(
+        &self,
+        id: &ContainerId,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
         let _reservation = self.reserve(id)?;
         let Entry { container, mount_points } = self.entry(id)?;
-        container.remove(timeout).await.context(|| format!("remove container {id:?}"))?;
+        container.remove(timeout).await?;
         self.containers.borrow_mut().remove(id);
         self.release(id, &mount_points);
         log::info!("container {id:?} removed");
@@ -177,15 +185,18 @@ impl Sandbox {
     }
 
     pub async fn exec(&self, id: &ContainerId, exec_id: ExecId, spec: ProcessSpec) -> Result<()> {
-        let container = self.container(id)?;
-        container
-            .exec(exec_id.clone(), spec, &self.reaper)
-            .await
-            .context(|| format!("exec {exec_id:?} in container {id:?}"))
+        self.container(id)?.exec(exec_id, spec, &self.reaper).await
     }
 
-    pub async fn signal(&self, id: &ContainerId, exec_id: Option<&ExecId>, signal: i32) -> Result<()> {
-        self.container(id)?.signal(exec_id, signal).context(|| format!("signal {signal} to container {id:?}"))
+    pub async fn signal(
+        &self,
+        id: &ContainerId,
+        exec_id: Option<&ExecId>,
+        signal: i32,
+    ) -> Result<()> {
+        self.container(id)?
+            .signal(exec_id, signal)
+            .context(|| format!("signal {signal} to container {id:?}"))
     }
 
     /// Waits for a process's exit. What it wrote stays readable until it is read to its end or the container goes.
@@ -197,14 +208,24 @@ impl Sandbox {
         Ok(status)
     }
 
-    pub async fn read_stdout(&self, id: &ContainerId, exec_id: Option<&ExecId>, max: usize) -> Result<Vec<u8>> {
+    pub async fn read_stdout(
+        &self,
+        id: &ContainerId,
+        exec_id: Option<&ExecId>,
+        max: usize,
+    ) -> Result<Vec<u8>> {
         let process = self.process(id, exec_id)?;
         let data = process.stdio.read_stdout(max).await?;
         self.forget_if_done(id, exec_id, &process);
         Ok(data)
     }
 
-    pub async fn read_stderr(&self, id: &ContainerId, exec_id: Option<&ExecId>, max: usize) -> Result<Vec<u8>> {
+    pub async fn read_stderr(
+        &self,
+        id: &ContainerId,
+        exec_id: Option<&ExecId>,
+        max: usize,
+    ) -> Result<Vec<u8>> {
         let process = self.process(id, exec_id)?;
         let data = process.stdio.read_stderr(max).await?;
         self.forget_if_done(id, exec_id, &process);
@@ -241,7 +262,10 @@ impl Sandbox {
 
     fn reserve(&self, id: &ContainerId) -> Result<Reservation<'_>> {
         if self.created.borrow().is_none() {
-            return Err(Error::new(Code::FailedPrecondition, format!("container {id:?}: no sandbox was created")));
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                format!("container {id:?}: no sandbox was created"),
+            ));
         }
         if !self.reserved.borrow_mut().insert(id.clone()) {
             let message = format!("container {id:?}: another create or remove of it is under way");

@@ -1,6 +1,8 @@
 //! The guest's network: one rtnetlink(7) socket a call, no tools.
 
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
 
 use crate::error::{Code, Context, Error, Result};
 

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use hyperstart_protocol::health::{CheckRequest, HealthCheckResponse, VersionCheckResponse, health_check_response};
+use hyperstart_protocol::health::{
+    CheckRequest, HealthCheckResponse, VersionCheckResponse, health_check_response,
+};
 use hyperstart_protocol::{AGENT_VERSION, PROTOCOL_VERSION};
 use ttrpc::asynchronous::Service;
 

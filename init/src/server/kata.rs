@@ -8,10 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyperstart_protocol::agent::{
-    AgentDetails, CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
-    ExecProcessRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse, OOMEvent, ReadStreamRequest,
-    ReadStreamResponse, RemoveContainerRequest, SignalProcessRequest, StartContainerRequest, Storage as WireStorage,
-    TtyWinResizeRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    AgentDetails, CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest,
+    DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest, GuestDetailsRequest,
+    GuestDetailsResponse, OOMEvent, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
+    SignalProcessRequest, StartContainerRequest, Storage as WireStorage, TtyWinResizeRequest,
+    WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
 };
 use hyperstart_protocol::{AGENT_VERSION, Empty};
 use ttrpc::asynchronous::Service;
@@ -45,15 +46,40 @@ pub fn service(domain: &Domain) -> (String, Service) {
 }
 
 const NOT_SERVED: &[&str] = &[
-    "AddARPNeighbors", "AddSwap", "AddSwapPath", "CopyFile", "GetDiagnosticData", "GetIPTables", "GetMetrics",
-    "GetVolumeStats", "ListInterfaces", "ListRoutes", "MemAgentCompactSet", "MemAgentMemcgSet", "MemHotplugByProbe",
-    "OnlineCPUMem", "PauseContainer", "RemoveStaleVirtiofsShareMounts", "ReseedRandomDev", "ResizeVolume",
-    "ResumeContainer", "SetGuestDateTime", "SetIPTables", "SetPolicy", "StatsContainer", "UpdateContainer",
-    "UpdateEphemeralMounts", "UpdateInterface", "UpdateRoutes",
+    "AddARPNeighbors",
+    "AddSwap",
+    "AddSwapPath",
+    "CopyFile",
+    "GetDiagnosticData",
+    "GetIPTables",
+    "GetMetrics",
+    "GetVolumeStats",
+    "ListInterfaces",
+    "ListRoutes",
+    "MemAgentCompactSet",
+    "MemAgentMemcgSet",
+    "MemHotplugByProbe",
+    "OnlineCPUMem",
+    "PauseContainer",
+    "RemoveStaleVirtiofsShareMounts",
+    "ReseedRandomDev",
+    "ResizeVolume",
+    "ResumeContainer",
+    "SetGuestDateTime",
+    "SetIPTables",
+    "SetPolicy",
+    "StatsContainer",
+    "UpdateContainer",
+    "UpdateEphemeralMounts",
+    "UpdateInterface",
+    "UpdateRoutes",
 ];
 
 /// WriteStdin waits while the pipe is full: a caller that goes away takes what it had not written yet with it.
-async fn write_stdin(sandbox: Rc<Sandbox>, request: WriteStreamRequest) -> Result<WriteStreamResponse> {
+async fn write_stdin(
+    sandbox: Rc<Sandbox>,
+    request: WriteStreamRequest,
+) -> Result<WriteStreamResponse> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let process = sandbox.process(&id, exec_id.as_ref())?;
     if request.data.is_empty() {
@@ -85,7 +111,10 @@ async fn destroy_sandbox(sandbox: Rc<Sandbox>, _: DestroySandboxRequest) -> Resu
     Ok(Empty::new())
 }
 
-async fn guest_details(_: Rc<Sandbox>, request: GuestDetailsRequest) -> Result<GuestDetailsResponse> {
+async fn guest_details(
+    _: Rc<Sandbox>,
+    request: GuestDetailsRequest,
+) -> Result<GuestDetailsResponse> {
     let mut details = AgentDetails::new();
     details.version = AGENT_VERSION.to_owned();
     details.init_daemon = true;
@@ -111,8 +140,9 @@ fn memory_block_bytes() -> Result<u64> {
         return Ok(0);
     }
     let text = std::fs::read_to_string(&file).context(|| format!("read {file:?}"))?;
-    u64::from_str_radix(text.trim(), 16)
-        .map_err(|_err| Error::new(Code::Internal, format!("read {file:?}: {text:?} is not a hexadecimal number")))
+    u64::from_str_radix(text.trim(), 16).map_err(|_err| {
+        Error::new(Code::Internal, format!("read {file:?}: {text:?} is not a hexadecimal number"))
+    })
 }
 
 async fn oom_event(sandbox: Rc<Sandbox>, _: GetOOMEventRequest) -> Result<OOMEvent> {
@@ -130,7 +160,10 @@ async fn create_container(sandbox: Rc<Sandbox>, request: CreateContainerRequest)
     refuse_if(!request.shared_mounts.is_empty(), "shared_mounts")?;
     refuse_ports(request.stdin_port, request.stdout_port, request.stderr_port)?;
     let Some(spec) = request.OCI.into_option() else {
-        return Err(Error::new(Code::InvalidArgument, format!("create container {id:?}: OCI: missing")));
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("create container {id:?}: OCI: missing"),
+        ));
     };
     let spec = oci::container_spec(spec).context(|| format!("create container {id:?}"))?;
     sandbox.create_container(&id, spec, &storages(request.storages)?).await?;
@@ -154,7 +187,10 @@ async fn exec_process(sandbox: Rc<Sandbox>, request: ExecProcessRequest) -> Resu
     refuse_if(request.string_user.is_some(), "string_user")?;
     refuse_ports(request.stdin_port, request.stdout_port, request.stderr_port)?;
     let Some(process) = request.process.into_option() else {
-        return Err(Error::new(Code::InvalidArgument, format!("exec in container {id:?}: process: missing")));
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("exec in container {id:?}: process: missing"),
+        ));
     };
     let spec = oci::process_spec(process).context(|| format!("exec in container {id:?}"))?;
     sandbox.exec(&id, exec_id, spec).await?;
@@ -163,27 +199,37 @@ async fn exec_process(sandbox: Rc<Sandbox>, request: ExecProcessRequest) -> Resu
 
 async fn signal_process(sandbox: Rc<Sandbox>, request: SignalProcessRequest) -> Result<Empty> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
-    let signal = i32::try_from(request.signal)
-        .map_err(|_err| Error::new(Code::InvalidArgument, format!("signal {}: no such signal", request.signal)))?;
+    let signal = i32::try_from(request.signal).map_err(|_err| {
+        Error::new(Code::InvalidArgument, format!("signal {}: no such signal", request.signal))
+    })?;
     sandbox.signal(&id, exec_id.as_ref(), signal).await?;
     Ok(Empty::new())
 }
 
-async fn wait_process(sandbox: Rc<Sandbox>, request: WaitProcessRequest) -> Result<WaitProcessResponse> {
+async fn wait_process(
+    sandbox: Rc<Sandbox>,
+    request: WaitProcessRequest,
+) -> Result<WaitProcessResponse> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let mut answer = WaitProcessResponse::new();
     answer.status = sandbox.wait(&id, exec_id.as_ref()).await?.code();
     Ok(answer)
 }
 
-async fn read_stdout(sandbox: Rc<Sandbox>, request: ReadStreamRequest) -> Result<ReadStreamResponse> {
+async fn read_stdout(
+    sandbox: Rc<Sandbox>,
+    request: ReadStreamRequest,
+) -> Result<ReadStreamResponse> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let mut answer = ReadStreamResponse::new();
     answer.data = sandbox.read_stdout(&id, exec_id.as_ref(), length(&request)).await?;
     Ok(answer)
 }
 
-async fn read_stderr(sandbox: Rc<Sandbox>, request: ReadStreamRequest) -> Result<ReadStreamResponse> {
+async fn read_stderr(
+    sandbox: Rc<Sandbox>,
+    request: ReadStreamRequest,
+) -> Result<ReadStreamResponse> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let mut answer = ReadStreamResponse::new();
     answer.data = sandbox.read_stderr(&id, exec_id.as_ref(), length(&request)).await?;
@@ -203,7 +249,9 @@ async fn close_stdin(sandbox: Rc<Sandbox>, request: CloseStdinRequest) -> Result
 async fn resize(sandbox: Rc<Sandbox>, request: TtyWinResizeRequest) -> Result<Empty> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let size = |name: &str, value: u32| {
-        u16::try_from(value).map_err(|_err| Error::new(Code::InvalidArgument, format!("{name} {value}: at most 65535")))
+        u16::try_from(value).map_err(|_err| {
+            Error::new(Code::InvalidArgument, format!("{name} {value}: at most 65535"))
+        })
     };
     let (columns, rows) = (size("column", request.column)?, size("row", request.row)?);
     sandbox.process(&id, exec_id.as_ref())?.stdio.resize(columns, rows)?;
@@ -215,12 +263,20 @@ fn container_id(id: &str) -> Result<ContainerId> {
 }
 
 fn ids(container_id: &str, exec_id: &str) -> Result<(ContainerId, Option<ExecId>)> {
-    let exec = if exec_id.is_empty() || exec_id == container_id { None } else { Some(ExecId::new(exec_id)?) };
+    let exec = if exec_id.is_empty() || exec_id == container_id {
+        None
+    } else {
+        Some(ExecId::new(exec_id)?)
+    };
     Ok((ContainerId::new(container_id)?, exec))
 }
 
 fn refuse_if(asked: bool, field: &str) -> Result<()> {
-    if asked { Err(Error::new(Code::Unimplemented, format!("{field}: not supported by this guest"))) } else { Ok(()) }
+    if asked {
+        Err(Error::new(Code::Unimplemented, format!("{field}: not supported by this guest")))
+    } else {
+        Ok(())
+    }
 }
 
 fn refuse_ports(stdin: u32, stdout: u32, stderr: u32) -> Result<()> {

@@ -42,7 +42,11 @@ const BACKLOG: usize = 16;
 pub async fn serve(sandbox: Rc<Sandbox>) -> Result<()> {
     let (connections, accepted) = mpsc::channel(BACKLOG);
     let mut server = ttrpc_server(&Domain::start(Rc::clone(&sandbox)), accepted);
-    server.start().await.map_err(|err| Error::new(Code::Internal, err.to_string())).context(|| "start ttrpc".to_owned())?;
+    server
+        .start()
+        .await
+        .map_err(|err| Error::new(Code::Internal, err.to_string()))
+        .context(|| "start ttrpc".to_owned())?;
     let listener = vsock::listen(sandbox.config.agent_port)?;
     sandbox.receipt.borrow_mut().mark("listening");
     let vsock = spawn_local(vsock::accept(listener, connections.clone()));
@@ -60,7 +64,9 @@ pub async fn serve(sandbox: Rc<Sandbox>) -> Result<()> {
 
 fn ttrpc_server(domain: &Domain, accepted: mpsc::Receiver<Socket>) -> Server {
     let services = [kata::service(domain), health::service(domain), guest::service(domain)];
-    Server::new().add_listener(Listener::new(Accepted(accepted))).register_service(HashMap::from(services))
+    Server::new()
+        .add_listener(Listener::new(Accepted(accepted)))
+        .register_service(HashMap::from(services))
 }
 
 /// A host that is not there to hear it finds the API by connecting.
@@ -76,7 +82,10 @@ struct Accepted(mpsc::Receiver<Socket>);
 impl Stream for Accepted {
     type Item = std::io::Result<Socket>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(context).map(|connection| connection.map(Ok))
     }
 }

@@ -98,7 +98,11 @@ impl Table {
     }
 
     /// Serves `method` by a call that waits for something, for as long as its caller does.
-    pub fn serve_waiting<Q, A, F>(self, method: &'static str, handler: fn(Rc<Sandbox>, Q) -> F) -> Self
+    pub fn serve_waiting<Q, A, F>(
+        self,
+        method: &'static str,
+        handler: fn(Rc<Sandbox>, Q) -> F,
+    ) -> Self
     where
         Q: Message,
         A: Message,
@@ -110,7 +114,8 @@ impl Table {
     /// Answers UNIMPLEMENTED with the method's name.
     pub fn refuse(mut self, methods: &[&'static str]) -> Self {
         for method in methods {
-            self.methods.insert((*method).to_owned(), Box::new(Refused { service: self.name, method }));
+            self.methods
+                .insert((*method).to_owned(), Box::new(Refused { service: self.name, method }));
         }
         self
     }
@@ -119,13 +124,19 @@ impl Table {
         (self.name.to_owned(), Service { methods: self.methods, streams: HashMap::new() })
     }
 
-    fn insert<Q, A, F>(mut self, method: &'static str, handler: fn(Rc<Sandbox>, Q) -> F, abandoned: Abandoned) -> Self
+    fn insert<Q, A, F>(
+        mut self,
+        method: &'static str,
+        handler: fn(Rc<Sandbox>, Q) -> F,
+        abandoned: Abandoned,
+    ) -> Self
     where
         Q: Message,
         A: Message,
         F: Future<Output = Result<A>> + 'static,
     {
-        let served = Served { method, handler, abandoned, domain: self.domain.clone(), types: PhantomData };
+        let served =
+            Served { method, handler, abandoned, domain: self.domain.clone(), types: PhantomData };
         self.methods.insert(method.to_owned(), Box::new(served));
         self
     }
@@ -153,15 +164,23 @@ where
     }
 }
 
-async fn call<Q, A, F>(handler: fn(Rc<Sandbox>, Q) -> F, sandbox: Rc<Sandbox>, payload: Vec<u8>) -> Result<Vec<u8>>
+async fn call<Q, A, F>(
+    handler: fn(Rc<Sandbox>, Q) -> F,
+    sandbox: Rc<Sandbox>,
+    payload: Vec<u8>,
+) -> Result<Vec<u8>>
 where
     Q: Message,
     A: Message,
     F: Future<Output = Result<A>>,
 {
-    let request = Q::parse_from_bytes(&payload).map_err(|_err| malformed("request is not of its type"))?;
+    let request =
+        Q::parse_from_bytes(&payload).map_err(|_err| malformed("request is not of its type"))?;
     drop(payload);
-    handler(sandbox, request).await?.write_to_bytes().map_err(|_err| malformed("answer is too large"))
+    handler(sandbox, request)
+        .await?
+        .write_to_bytes()
+        .map_err(|_err| malformed("answer is too large"))
 }
 
 fn malformed(what: &str) -> Error {
@@ -169,7 +188,12 @@ fn malformed(what: &str) -> Error {
 }
 
 /// An error is a reply like any other: ttrpc would wrap what it is given as an `Err` once more.
-async fn answer(domain: &Domain, method: &'static str, call: Call, abandoned: Abandoned) -> Response {
+async fn answer(
+    domain: &Domain,
+    method: &'static str,
+    call: Call,
+    abandoned: Abandoned,
+) -> Response {
     let (answer, result) = oneshot::channel();
     let job = Job { method, call, abandoned, answer };
     // Both ways of hearing nothing mean that the domain's task has ended: the guest is going down.
@@ -180,7 +204,11 @@ async fn answer(domain: &Domain, method: &'static str, call: Call, abandoned: Ab
     match result {
         Some(Ok(payload)) => reply(ttrpc::Code::OK, "", payload),
         Some(Err(err)) => reply(wire_code(err.code()), err.message(), Vec::new()),
-        None => reply(ttrpc::Code::UNAVAILABLE, &format!("{method}: the guest is going down"), Vec::new()),
+        None => reply(
+            ttrpc::Code::UNAVAILABLE,
+            &format!("{method}: the guest is going down"),
+            Vec::new(),
+        ),
     }
 }
 

@@ -59,7 +59,8 @@ fn named_ports() -> Vec<PathBuf> {
     entries
         .flatten()
         .filter(|entry| {
-            fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim_end() == SERIAL_PORT_NAME)
+            fs::read_to_string(entry.path().join("name"))
+                .is_ok_and(|name| name.trim_end() == SERIAL_PORT_NAME)
         })
         .map(|entry| Path::new("/dev").join(entry.file_name()))
         .filter(|node| node.exists())
@@ -137,7 +138,11 @@ impl AsyncRead for SerialPort {
 }
 
 impl AsyncWrite for SerialPort {
-    fn poll_write(self: Pin<&mut Self>, context: &mut TaskContext<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.file.poll_write_ready(context))?;
             match ready.try_io(|file| Ok(rustix::io::write(file.get_ref(), data)?)) {

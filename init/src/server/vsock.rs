@@ -20,7 +20,8 @@ const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub fn listen(port: u32) -> Result<VsockListener> {
-    VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port)).context(|| format!("listen on vsock port {port}"))
+    VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
+        .context(|| format!("listen on vsock port {port}"))
 }
 
 /// Passes on the host's connections. A peer that is not the host, such as a container, is turned away unheard.
@@ -32,7 +33,10 @@ pub async fn accept(listener: VsockListener, connections: mpsc::Sender<Socket>) 
                     return; // the server has ended
                 }
             }
-            Ok((_, peer)) => log::warn!("vsock connection from CID {}: refused, only the host may call", peer.cid()),
+            Ok((_, peer)) => log::warn!(
+                "vsock connection from CID {}: refused, only the host may call",
+                peer.cid()
+            ),
             Err(err) => {
                 log::warn!("accept on vsock: {err}");
                 sleep(ACCEPT_PAUSE).await;
@@ -68,7 +72,11 @@ impl AsyncRead for ShortWrites {
 }
 
 impl AsyncWrite for ShortWrites {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let short = data.get(..MAX_VSOCK_WRITE).unwrap_or(data);
         Pin::new(&mut self.0).poll_write(context, short)
     }
@@ -77,7 +85,10 @@ impl AsyncWrite for ShortWrites {
         Pin::new(&mut self.0).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

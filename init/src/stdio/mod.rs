@@ -47,11 +47,7 @@ impl Stdio {
     /// The master end of a terminal is stdin and stdout at once.
     pub fn tty(master: OwnedFd) -> Result<Self> {
         let master = Rc::new(Stream::new(master)?);
-        Ok(Self {
-            stdin: RefCell::new(Some(Rc::clone(&master))),
-            stdout: master,
-            stderr: None,
-        })
+        Ok(Self { stdin: RefCell::new(Some(Rc::clone(&master))), stdout: master, stderr: None })
     }
 
     fn is_tty(&self) -> bool {
@@ -73,7 +69,8 @@ impl Stdio {
 
     /// True once the reader was told the end of both streams: there is nothing more to read.
     pub fn is_read_to_end(&self) -> bool {
-        self.stdout.is_read_to_end() && self.stderr.as_ref().is_none_or(|stderr| stderr.is_read_to_end())
+        self.stdout.is_read_to_end()
+            && self.stderr.as_ref().is_none_or(|stderr| stderr.is_read_to_end())
     }
 
     /// Writes all of `data`, waiting while the pipe is full.
@@ -93,6 +90,8 @@ impl Stdio {
         if !self.is_tty() {
             return Err(Error::new(Code::Unavailable, "process has no terminal"));
         }
-        self.stdout.set_window_size(columns, rows).context(|| format!("resize terminal to {columns}x{rows}"))
+        self.stdout
+            .set_window_size(columns, rows)
+            .context(|| format!("resize terminal to {columns}x{rows}"))
     }
 }

@@ -18,7 +18,10 @@ const DEPTH_MAX: usize = 8;
 pub fn device_path(source: &str) -> Result<PathBuf> {
     let name = source.strip_prefix("/dev/").unwrap_or_default();
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(Error::new(Code::InvalidArgument, format!("source {source:?}: not a device such as \"/dev/vda\"")));
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("source {source:?}: not a device such as \"/dev/vda\""),
+        ));
     }
     Ok(PathBuf::from(source))
 }
@@ -38,10 +41,15 @@ pub async fn wait_for(source: &str, uevents: &Uevents, deadline: Duration) -> Re
 fn parse_pci_path(source: &str) -> Result<Vec<u8>> {
     let slots: Option<Vec<u8>> = source
         .split('/')
-        .map(|slot| u8::from_str_radix(slot, 16).ok().filter(|number| *number < 32 && slot.len() == 2))
+        .map(|slot| {
+            u8::from_str_radix(slot, 16).ok().filter(|number| *number < 32 && slot.len() == 2)
+        })
         .collect();
     slots.filter(|slots| slots.len() <= DEPTH_MAX).ok_or_else(|| {
-        Error::new(Code::InvalidArgument, format!("source {source:?}: not a PCI path such as \"02/03\""))
+        Error::new(
+            Code::InvalidArgument,
+            format!("source {source:?}: not a PCI path such as \"02/03\""),
+        )
     })
 }
 
@@ -54,9 +62,10 @@ fn find_disk(root: &Path, slots: &[u8]) -> Option<String> {
         bus = only_entry(&directory.join("pci_bus"))?;
     }
     directory.push(format!("{bus}:{last:02x}.0"));
-    let virtio = fs::read_dir(&directory).ok()?.flatten().find(|entry| {
-        entry.file_name().to_str().is_some_and(|name| name.starts_with("virtio"))
-    })?;
+    let virtio = fs::read_dir(&directory)
+        .ok()?
+        .flatten()
+        .find(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("virtio")))?;
     let disk = only_entry(&virtio.path().join("block"))?;
     let node = format!("/dev/{disk}");
     Path::new(&node).exists().then_some(node) // sysfs is a moment ahead of devtmpfs

@@ -33,7 +33,16 @@ pub struct Storage {
 
 /// The drivers that are served, by Kata's names.
 pub const DRIVERS: &[&str] = &[
-    "9p", "bind", "blk", "ephemeral", "local", "mmioblk", "nvdimm", "overlayfs", "virtio-fs", "virtio-pmem",
+    "9p",
+    "bind",
+    "blk",
+    "ephemeral",
+    "local",
+    "mmioblk",
+    "nvdimm",
+    "overlayfs",
+    "virtio-fs",
+    "virtio-pmem",
 ];
 
 /// Everything that is mounted for the host happens below here.
@@ -72,7 +81,12 @@ impl Storages {
         Ok(added)
     }
 
-    async fn add(&self, storage: &Storage, uevents: &Uevents, device_timeout: Duration) -> Result<()> {
+    async fn add(
+        &self,
+        storage: &Storage,
+        uevents: &Uevents,
+        device_timeout: Duration,
+    ) -> Result<()> {
         check_mount_point(&storage.mount_point)?;
         if self.add_owner(&storage.mount_point) {
             return Ok(());
@@ -106,7 +120,9 @@ impl Storages {
 
     fn remove(&self, mount_point: &Path) {
         let mut mounted = self.0.borrow_mut();
-        let Some(index) = mounted.iter().position(|entry| entry.mount_point == mount_point) else { return };
+        let Some(index) = mounted.iter().position(|entry| entry.mount_point == mount_point) else {
+            return;
+        };
         let Some(entry) = mounted.get_mut(index) else { return };
         entry.owners -= 1;
         if entry.owners == 0 {
@@ -121,7 +137,8 @@ fn unmount(mounted: &Mounted) {
         umount2(&mounted.mount_point, MntFlags::MNT_DETACH)
             .context(|| format!("unmount {:?}", mounted.mount_point))
     } else {
-        fs::remove_dir_all(&mounted.mount_point).context(|| format!("remove {:?}", mounted.mount_point))
+        fs::remove_dir_all(&mounted.mount_point)
+            .context(|| format!("remove {:?}", mounted.mount_point))
     };
     if let Err(err) = result {
         log::warn!("{err}"); // the owner is gone already: there is no reply to put it in
@@ -131,8 +148,16 @@ fn unmount(mounted: &Mounted) {
 /// How a storage gets mounted, once its device is there.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
-    Mount { source: String, fstype: String, flags: MsFlags, data: String, directories: Vec<PathBuf> },
-    Directory { mode: u32 },
+    Mount {
+        source: String,
+        fstype: String,
+        flags: MsFlags,
+        data: String,
+        directories: Vec<PathBuf>,
+    },
+    Directory {
+        mode: u32,
+    },
 }
 
 async fn plan(storage: &Storage, uevents: &Uevents, device_timeout: Duration) -> Result<Plan> {
@@ -153,7 +178,8 @@ async fn plan(storage: &Storage, uevents: &Uevents, device_timeout: Duration) ->
         "overlayfs" => overlay::plan(storage),
         "local" => Ok(Plan::Directory { mode: options::directory_mode(&storage.options)? }),
         other => {
-            let message = format!("driver {other:?}: not supported; known are {}", DRIVERS.join(", "));
+            let message =
+                format!("driver {other:?}: not supported; known are {}", DRIVERS.join(", "));
             Err(Error::new(Code::Unimplemented, message))
         }
     }
@@ -165,14 +191,21 @@ fn plan_mount(storage: &Storage, source: &str, fstype: &str) -> Result<Plan> {
     if fstype == "bind" {
         flags |= MsFlags::MS_BIND;
     }
-    Ok(Plan::Mount { source: source.to_owned(), fstype: fstype.to_owned(), flags, data, directories: Vec::new() })
+    Ok(Plan::Mount {
+        source: source.to_owned(),
+        fstype: fstype.to_owned(),
+        flags,
+        data,
+        directories: Vec::new(),
+    })
 }
 
 fn refuse_driver_options(storage: &Storage) -> Result<()> {
     match storage.driver_options.first() {
         None => Ok(()),
         Some(option) => {
-            let message = format!("driver option {option:?} of {:?}: not supported", storage.driver);
+            let message =
+                format!("driver option {option:?} of {:?}: not supported", storage.driver);
             Err(Error::new(Code::Unimplemented, message))
         }
     }
@@ -193,8 +226,14 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<bool> {
             }
             make_directory(mount_point)?;
             let attributes = flags.difference(MsFlags::MS_BIND);
-            mount(Some(source.as_str()), mount_point, Some(fstype.as_str()), *flags, Some(data.as_str()))
-                .context(|| format!("mount {fstype} {source:?} on {mount_point:?}"))?;
+            mount(
+                Some(source.as_str()),
+                mount_point,
+                Some(fstype.as_str()),
+                *flags,
+                Some(data.as_str()),
+            )
+            .context(|| format!("mount {fstype} {source:?} on {mount_point:?}"))?;
             // A bind takes no attributes when it is made: mount(2), "Creating a bind mount".
             if flags.contains(MsFlags::MS_BIND) && !attributes.is_empty() {
                 let remount = MsFlags::MS_REMOUNT | *flags;
@@ -207,15 +246,23 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<bool> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(path).context(|| format!("make directory {path:?}"))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .context(|| format!("make directory {path:?}"))
 }
 
 fn check_mount_point(path: &Path) -> Result<()> {
-    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let plain =
+        path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if plain && path.starts_with(BASE) && path != Path::new(BASE) {
         return Ok(());
     }
-    Err(Error::new(Code::InvalidArgument, format!("mount point {path:?}: not an absolute path below {BASE}")))
+    Err(Error::new(
+        Code::InvalidArgument,
+        format!("mount point {path:?}: not an absolute path below {BASE}"),
+    ))
 }
 
 #[cfg(test)]
@@ -227,7 +274,8 @@ mod tests {
         for good in ["/run/kata-containers/c1/rootfs", "/run/x"] {
             check_mount_point(Path::new(good)).unwrap();
         }
-        for bad in ["", "/", "/run", "run/x", "/run/../etc", "/etc", "/runx/y", "/run/x/../../etc"] {
+        for bad in ["", "/", "/run", "run/x", "/run/../etc", "/etc", "/runx/y", "/run/x/../../etc"]
+        {
             let err = check_mount_point(Path::new(bad)).unwrap_err();
             assert_eq!(err.code(), Code::InvalidArgument, "{bad}");
         }

@@ -26,7 +26,8 @@ const FLAGS: &[(&str, MsFlags)] = &[
 ];
 
 /// What a fresh mount is anyway.
-const DEFAULTS: &[&str] = &["", "defaults", "rw", "suid", "dev", "exec", "async", "atime", "diratime"];
+const DEFAULTS: &[&str] =
+    &["", "defaults", "rw", "suid", "dev", "exec", "async", "atime", "diratime"];
 
 impl MountOptions {
     pub fn parse(options: &[String]) -> Self {
@@ -47,9 +48,13 @@ impl MountOptions {
 pub fn directory_mode(options: &[String]) -> Result<u32> {
     let mut mode = 0o777;
     for option in options {
-        let value = option.strip_prefix("mode=").and_then(|value| u32::from_str_radix(value, 8).ok());
+        let value =
+            option.strip_prefix("mode=").and_then(|value| u32::from_str_radix(value, 8).ok());
         mode = value.filter(|mode| *mode <= 0o7777).ok_or_else(|| {
-            Error::new(Code::Unimplemented, format!("option {option:?} of \"local\": not supported"))
+            Error::new(
+                Code::Unimplemented,
+                format!("option {option:?} of \"local\": not supported"),
+            )
         })?;
     }
     Ok(mode)
@@ -74,7 +79,11 @@ mod tests {
     fn a_mode_is_octal_and_anything_else_is_refused() {
         assert_eq!(directory_mode(&["mode=0750".to_owned()]).unwrap(), 0o750);
         for bad in ["mode=8", "mode=17777", "fsgid=5"] {
-            assert_eq!(directory_mode(&[bad.to_owned()]).unwrap_err().code(), Code::Unimplemented, "{bad}");
+            assert_eq!(
+                directory_mode(&[bad.to_owned()]).unwrap_err().code(),
+                Code::Unimplemented,
+                "{bad}"
+            );
         }
     }
 }

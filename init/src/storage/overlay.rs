@@ -15,9 +15,13 @@ const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_direct
 pub fn plan(storage: &Storage) -> Result<Plan> {
     let mut directories = Vec::new();
     for option in &storage.driver_options {
-        let directory = option.strip_prefix(CREATE_DIRECTORY).map(PathBuf::from).ok_or_else(|| {
-            Error::new(Code::Unimplemented, format!("driver option {option:?} of \"overlayfs\": not supported"))
-        })?;
+        let directory =
+            option.strip_prefix(CREATE_DIRECTORY).map(PathBuf::from).ok_or_else(|| {
+                Error::new(
+                    Code::Unimplemented,
+                    format!("driver option {option:?} of \"overlayfs\": not supported"),
+                )
+            })?;
         check_mount_point(&directory)?;
         directories.push(directory);
     }
@@ -29,14 +33,26 @@ pub fn plan(storage: &Storage) -> Result<Plan> {
         data = format!("{data},upperdir={},workdir={}", upper.display(), work.display());
         directories.extend([upper, work]);
     }
-    Ok(Plan::Mount { source: "overlay".to_owned(), fstype: "overlay".to_owned(), flags, data, directories })
+    Ok(Plan::Mount {
+        source: "overlay".to_owned(),
+        fstype: "overlay".to_owned(),
+        flags,
+        data,
+        directories,
+    })
 }
 
 /// Beside the mount point, so that they go with the container's directory.
 fn writable_directories(mount_point: &Path) -> Result<(PathBuf, PathBuf)> {
-    let parent = mount_point.parent().filter(|parent| *parent != Path::new(super::BASE)).ok_or_else(|| {
-        Error::new(Code::InvalidArgument, format!("mount point {mount_point:?}: has no directory of its own"))
-    })?;
+    let parent = mount_point
+        .parent()
+        .filter(|parent| *parent != Path::new(super::BASE))
+        .ok_or_else(|| {
+            Error::new(
+                Code::InvalidArgument,
+                format!("mount point {mount_point:?}: has no directory of its own"),
+            )
+        })?;
     Ok((parent.join("upper"), parent.join("work")))
 }
 
@@ -55,7 +71,9 @@ mod tests {
 
     #[test]
     fn the_writable_part_is_made_beside_the_mount_point() {
-        let Plan::Mount { data, directories, .. } = plan(&storage(&["lowerdir=/run/a", WRITABLE])).unwrap() else {
+        let Plan::Mount { data, directories, .. } =
+            plan(&storage(&["lowerdir=/run/a", WRITABLE])).unwrap()
+        else {
             panic!("an overlay is a mount");
         };
         assert_eq!(
