@@ -1,13 +1,14 @@
 //! Directories that go away with their owner, and the guardian that sees to it.
 //!
 //! `Drop` removes a [`RunDir`]; but an owner that is killed by SIGKILL drops nothing. So each directory has a guardian: a
-//! shell in a process group of its own, with the directory as its working directory, that reads a pipe whose other end
-//! only the owner holds. End of file means that the owner is gone. The guardian then empties its *working* directory and
-//! removes the name if the directory is still the one behind it and empty: a successor of the same name is not touched.
-//! An owner that ends in order removes the directory itself and then kills the guardian.
+//! shell in a process group of its own that makes the directory, works in it, and reads a pipe whose other end only the
+//! owner holds. End of file means that the owner is gone. The guardian then empties its *working* directory and removes
+//! the name if nothing is in what it names: a successor of the same name is not touched. The guardian makes the directory
+//! itself because an owner may die at any moment, also between making it and having it guarded. An owner that ends in
+//! order removes the directory and then kills the guardian.
 
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,10 +17,14 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::process::Process;
 
-/// Signals of a closing terminal or session must not end a guardian before its work; a file that appears while the tree
-/// is being removed (a daemon that is dying too) is removed by the second pass.
-const WATCH: &str = r#"
+/// Signals of a closing terminal or session must not end a guardian before its work. A file that appears while the tree is
+/// being removed (of a daemon that is dying too) is removed by the next pass.
+const GUARD: &str = r#"
 trap '' HUP INT TERM QUIT PIPE
+mkdir -m 700 -- "$1" 2>&1 || exit 1
+cd -- "$1" || exit 1
+echo made
+exec > /dev/null
 read -r line
 for pass in 1 2 3; do
     find . -mindepth 1 -delete && break
@@ -43,15 +48,22 @@ impl RunDir {
     /// [`Error::Io`] if `path` exists, or cannot be made or guarded.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
+        let operation = format!("make directory {path:?}");
+        let path = std::path::absolute(path).map_err(Error::io(&operation))?;
         if let Some(parent) = path.parent() {
             make_private_directories(parent)?;
         }
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(Error::io(format!("make directory {path:?}")))?;
-        let guardian = watch_over(&path).inspect_err(|_| remove(&path))?;
-        Ok(Self { path, guardian })
+        let guardian = start_guardian(&path)?;
+        let mut said = String::new();
+        if let Some(stdout) = guardian.take_stdout() {
+            BufReader::new(stdout).read_line(&mut said).map_err(Error::io(&operation))?;
+        }
+        if said.trim() == "made" {
+            return Ok(Self { path, guardian });
+        }
+        // mkdir: cannot create directory 'x': File exists
+        let cause = said.trim().rsplit(": ").next().unwrap_or_default().to_owned();
+        Err(Error::io(operation)(io::Error::other(cause)))
     }
 
     /// Makes a directory of a fresh name below the system's temporary directory.
@@ -97,10 +109,10 @@ pub fn make_private(path: &Path) -> Result<()> {
         .map_err(Error::io(format!("make {path:?} private")))
 }
 
-fn watch_over(path: &Path) -> Result<Process> {
+fn start_guardian(path: &Path) -> Result<Process> {
     let mut command = Command::new("sh");
-    command.arg("-c").arg(WATCH).arg("hyperstart-guardian").arg(path).current_dir(path);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg("-c").arg(GUARD).arg("hyperstart-guardian").arg(path).env("LC_ALL", "C");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     Process::spawn("guardian", command)
 }
 

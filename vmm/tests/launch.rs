@@ -299,7 +299,7 @@ fn an_owner_that_is_killed_leaves_nothing() {
 /// At whatever moment of the start it dies.
 #[test]
 fn an_owner_that_is_killed_while_it_launches_leaves_nothing() {
-    for delay in (0..60).step_by(3) {
+    for delay in (0..60).step_by(2) {
         let setup = setup(&[]);
         let mut owner = spawn_owner(&setup, "vhost-user-vsock");
         std::thread::sleep(Duration::from_millis(delay));
