@@ -98,7 +98,7 @@ impl MachineFlags {
         Vm {
             machine: machine.kind.name().into(),
             boot: boot.into(),
-            transport: machine.transport.map(|transport| transport.name().into()),
+            transport: None, // what it came to is known when the VM is launched
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
         }

@@ -47,7 +47,8 @@ pub async fn run(args: Args) -> Result<u8> {
     let id = ExecId::new(format!("exec-{}", random_hex::<8>()?));
     let id = id.map_err(|err| client::guest_error(&err))?;
     let process = container.exec(id, &process).await;
-    let process = process.map_err(|err| client::guest_error(&err)).context(|| operation.clone())?;
+    let process =
+        process.map_err(|err| client::command_error(&err)).context(|| operation.clone())?;
     let session = Session {
         process: &process,
         container: None,

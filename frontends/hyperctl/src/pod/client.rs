@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use hyperstart::{BootStep, Code, ConnectOptions, Container, ContainerId, Sandbox, Transport};
-use hyperstart_vmm::AgentAddress;
+use hyperstart_vmm::{AgentAddress, TransportKind};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,6 +27,15 @@ pub fn address_of(address: &AgentAddress) -> Address {
         AgentAddress::Vsock { cid, port } => Address::Vsock { cid, port },
         AgentAddress::Hybrid { path, port } => Address::Hybrid { path, port },
         AgentAddress::Unix { path } => Address::Unix { path },
+    }
+}
+
+/// The transport that leads to such an address.
+pub fn transport_of(address: &AgentAddress) -> &'static str {
+    match address {
+        AgentAddress::Vsock { .. } => TransportKind::VhostVsock.name(),
+        AgentAddress::Hybrid { .. } => TransportKind::VhostUserVsock.name(),
+        AgentAddress::Unix { .. } => TransportKind::Serial.name(),
     }
 }
 
@@ -165,16 +174,22 @@ fn stop_signal(text: &str) -> u32 {
     signals::parse(text).unwrap_or(SIGTERM)
 }
 
-/// An answer of the guest, or of host-lib, with the exit code that docker has for it.
+/// An answer of the guest, or of host-lib.
 pub fn guest_error(err: &hyperstart::Error) -> Error {
-    let code = exit_code(err.code(), err.message());
-    let wrapped = Error::new(err.to_string());
-    match code {
-        Some(COMMAND_NOT_FOUND) => wrapped
+    Error::new(err.to_string())
+}
+
+/// The same for a command that the user gave, with docker's exit codes. Which container or exec it was to be in are ids
+/// that the user has not given and cannot use.
+pub fn command_error(err: &hyperstart::Error) -> Error {
+    match exit_code(err.code(), err.message()) {
+        Some(COMMAND_NOT_FOUND) => Error::new(err.message())
             .with_code(COMMAND_NOT_FOUND)
             .hint("the command must be a program in the container's image"),
-        Some(code) => wrapped.with_code(code),
-        None => wrapped,
+        Some(code) => {
+            Error::new(err.message()).with_code(code).hint("the command must be an executable file")
+        }
+        None => guest_error(err),
     }
 }
 

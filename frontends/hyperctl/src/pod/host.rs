@@ -128,6 +128,7 @@ async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result
     attach(&mut machine, &order.container.root);
     let vm = Vm::launch(&machine, &claim.dir).await.map_err(|err| vm_error(&err))?;
     claim.state.console = Some(vm.console_log().to_path_buf());
+    claim.state.vm.transport = Some(client::transport_of(vm.address()).into());
     claim.save()?;
     step("vmm");
     vm.ready(order.deadline).await.map_err(|err| vm_error(&err))?;
@@ -180,7 +181,7 @@ async fn live(
     let run = async {
         let _raw = session.prepare().await?;
         let start = booted.container.start().await;
-        start.map_err(|err| client::guest_error(&err)).context(|| session.operation.clone())?;
+        start.map_err(|err| client::command_error(&err)).context(|| session.operation.clone())?;
         claim.state.steps.push(stopwatch.step("started"));
         claim.state.status = Status::Running { since: time::unix_millis() };
         claim.save()?;

@@ -95,9 +95,12 @@ pub struct Timeline {
 
 impl Timeline {
     pub fn new(title: String, vm: &str, host: &[HostStep], guest: &GuestReceipt) -> Timeline {
+        // What the wait for the guest contains comes after it, and before what follows it.
+        let until_ready = host.iter().position(|step| step.name == READY).map_or(0, |at| at + 1);
         let mut bars = host_bars(host);
+        let after = bars.split_off(until_ready);
         bars.extend(guest_bars(host, &guest.steps));
-        bars.sort_by_key(|bar| bar.start_us); // stable: what a phase contains comes after it
+        bars.extend(after);
         Timeline { title, subtitle: format!("{vm}, {}", describe(guest)), bars }
     }
 

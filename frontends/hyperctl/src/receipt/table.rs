@@ -22,7 +22,7 @@ pub fn render(timeline: &Timeline) -> String {
         })
         .collect();
     format!(
-        "{}  ({})\n\n{}\ntotal {}\n",
+        "{}\n{}\n\n{}\ntotal {}\n",
         timeline.title,
         timeline.subtitle,
         output::table(["SIDE", "PHASE", "     START", "      TIME", ""], &rows),
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn every_phase_has_a_row_and_the_total_is_named() {
         let text = render(&crate::receipt::tests::sample());
-        assert_eq!(text.lines().count(), 3 + 12 + 2, "{text}");
+        assert_eq!(text.lines().count(), 4 + 12 + 2, "{text}");
         assert!(text.contains("host   start QEMU           0.00 ms     21.0 ms  █\n"), "{text}");
         assert!(text.ends_with("\ntotal 468.0 ms\n"), "{text}");
     }
