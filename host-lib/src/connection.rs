@@ -25,6 +25,7 @@ use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
 use crate::error::{Cause, Code, Error, Result};
+use crate::liveness::{Lost, Watched};
 use crate::transport::Transport;
 
 /// How long a call may take that does not wait for something to happen. Kata's runtimes allow the same.
@@ -59,6 +60,7 @@ pub(crate) struct Connection {
     health: HealthClient,
     /// Never sent to. Calls under way see it go, and end.
     open: watch::Sender<()>,
+    lost: Lost,
 }
 
 impl Connection {
@@ -67,12 +69,14 @@ impl Connection {
     /// # Panics
     /// Outside of a tokio runtime.
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Sync + 'static) -> Self {
-        let client = Client::new(Socket::new(stream));
+        let lost = Lost::default();
+        let client = Client::new(Socket::new(Watched::new(Box::pin(stream), lost.clone())));
         Self {
             agent: AgentServiceClient::new(client.clone()),
             guest: GuestClient::new(client.clone()),
             health: HealthClient::new(client),
             open: watch::Sender::new(()),
+            lost,
         }
     }
 
@@ -123,19 +127,18 @@ impl Connection {
         let mut open = self.open.subscribe();
         let task = tokio::spawn(async move {
             tokio::select! {
-                answer = call => answer.map_err(Cause::from),
+                answer = call => answer,
                 // Only ever an error: the sender is gone, and with it the last handle.
-                _ = open.changed() => Err(Cause::closed()),
+                _ = open.changed() => Err(ttrpc::Error::LocalClosed),
             }
         });
-        let answer = task.await.unwrap_or_else(|_runtime_is_gone| Err(Cause::closed()));
-        match (answer, deadline) {
-            // ttrpc reports its own deadline as a text; the clock says the same without guessing.
-            (Err(_), Some(deadline)) if started.elapsed() >= deadline => {
-                Err(Cause::deadline(deadline.as_secs_f64()))
-            }
-            (answer, _) => answer,
-        }
+        let answer = task.await.unwrap_or(Err(ttrpc::Error::LocalClosed)); // the runtime ends
+        answer.map_err(|err| match (err, deadline) {
+            // ttrpc says these two in words; the clock and the stream say the same without guessing.
+            (_, Some(deadline)) if started.elapsed() >= deadline => Cause::deadline(deadline),
+            (ttrpc::Error::Others(_), _) if self.lost.is_set() => Cause::closed(),
+            (err, _) => Cause::from(err),
+        })
     }
 }
 

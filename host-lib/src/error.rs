@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::time::Duration;
 
 /// The result of every operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -152,11 +153,12 @@ pub(crate) struct Cause {
 
 impl Cause {
     /// No answer within the call's deadline.
-    pub(crate) fn deadline(seconds: f64) -> Self {
+    pub(crate) fn deadline(limit: Duration) -> Self {
+        let seconds = limit.as_secs_f64();
         Self { code: Code::DeadlineExceeded, message: format!("no answer within {seconds} s") }
     }
 
-    /// This side gave the call up because its connection or its runtime is gone.
+    /// There is no connection any more, or no runtime.
     pub(crate) fn closed() -> Self {
         Self { code: Code::Unavailable, message: "the connection is closed".to_owned() }
     }

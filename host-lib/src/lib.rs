@@ -31,6 +31,7 @@ mod connection;
 mod container;
 mod error;
 mod id;
+mod liveness;
 mod process;
 mod sandbox;
 pub mod spec;

@@ -10,5 +10,8 @@ mod default;
 mod reader;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use default::{default_process, default_spec, user};
 pub(crate) use wire::{process_to_wire, to_wire};
