@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyperstart_protocol::MAX_FRAME;
 use hyperstart_protocol::agent::{
     CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
     StartContainerRequest,
 };
 use oci_spec::runtime;
-use protobuf::MessageField;
+use protobuf::{Message, MessageField};
 
 use crate::connection::{CALL, Connection};
 use crate::error::{Cause, Code, Error, Result};
@@ -54,6 +55,7 @@ impl Container {
             OCI: MessageField::some(spec::to_wire(spec)?),
             ..Default::default()
         };
+        check_size(&request).map_err(Cause::of("create container", id))?;
         let call = connection.agent(CALL, |agent, context| async move {
             agent.create_container(context, &request).await
         });
@@ -96,10 +98,11 @@ impl Container {
             process: MessageField::some(spec::process_to_wire(process)?),
             ..Default::default()
         };
+        let process = self.exec_process(id);
+        check_size(&request).map_err(Cause::of("exec in container", &process))?;
         let call = self.connection.agent(CALL, |agent, context| async move {
             agent.exec_process(context, &request).await
         });
-        let process = self.exec_process(id);
         call.await.map_err(Cause::of("exec in container", &process))?;
         Ok(process)
     }
@@ -158,6 +161,16 @@ impl Container {
         });
         call.await.map_err(Cause::of("remove container", &self.id))?;
         Ok(())
+    }
+}
+
+/// Refuses what would not fit into a frame, by a cause that says so.
+fn check_size(request: &impl Message) -> Result<(), Cause> {
+    // Names of service and method, and the lengths, have room in what is left.
+    const MOST: u64 = MAX_FRAME as u64 - 1024;
+    match request.compute_size() {
+        size if size > MOST => Err(Cause::too_large(size)),
+        _ => Ok(()),
     }
 }
 

@@ -158,6 +158,12 @@ impl Cause {
         Self { code: Code::DeadlineExceeded, message: format!("no answer within {seconds} s") }
     }
 
+    /// A request of so many bytes, which is more than the wire takes.
+    pub(crate) fn too_large(bytes: u64) -> Self {
+        let message = format!("a request of {bytes} bytes is larger than the wire takes (4 MiB)");
+        Self { code: Code::InvalidArgument, message }
+    }
+
     /// There is no connection any more, or no runtime.
     pub(crate) fn closed() -> Self {
         Self { code: Code::Unavailable, message: "the connection is closed".to_owned() }
@@ -176,7 +182,11 @@ impl From<ttrpc::Error> for Cause {
     fn from(err: ttrpc::Error) -> Self {
         match err {
             ttrpc::Error::RpcStatus(status) => {
-                Self { code: code_of(status.code()), message: printable(status.message()) }
+                let message = match status.message() {
+                    "" => "the guest does not say why".to_owned(),
+                    text => printable(text),
+                };
+                Self { code: code_of(status.code()), message }
             }
             ttrpc::Error::Socket(cause) => {
                 Self { code: Code::Unavailable, message: format!("connection lost: {cause}") }

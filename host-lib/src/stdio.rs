@@ -20,7 +20,10 @@ use crate::process::Process;
 
 /// The most that one request carries, in bytes: large enough that the round trip is not what counts, small enough that
 /// other calls on the same connection need not wait long.
-const CHUNK: u16 = 32 << 10;
+const CHUNK: usize = 64 << 10;
+
+/// The same as the wire has it.
+const CHUNK_ON_WIRE: u32 = 64 << 10;
 
 /// A request under way.
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
@@ -35,7 +38,7 @@ pub(crate) enum Stream {
 /// A process's output, from [`Process::stdout`] or [`Process::stderr`]. It ends when the last process that could write to
 /// it has closed it, which may be later than the exit of this one.
 ///
-/// Read it to its end if every byte counts: dropping it loses what was fetched ahead, at most 32 KiB.
+/// Read it to its end if every byte counts: dropping it loses what was fetched ahead, at most 64 KiB.
 pub struct Output {
     process: Process,
     stream: Stream,
@@ -120,7 +123,7 @@ async fn read_chunk(process: Process, stream: Stream) -> Result<Vec<u8>> {
     let request = ReadStreamRequest {
         container_id: process.wire_container(),
         exec_id: process.wire_id(),
-        len: u32::from(CHUNK),
+        len: CHUNK_ON_WIRE,
         ..Default::default()
     };
     let operation = match stream {
@@ -134,7 +137,7 @@ async fn read_chunk(process: Process, stream: Stream) -> Result<Vec<u8>> {
         }
     });
     let data = call.await.map_err(Cause::of(operation, &process))?.data;
-    if data.len() > usize::from(CHUNK) {
+    if data.len() > CHUNK {
         let count = data.len();
         return Err(Error::nonsense(
             operation,
@@ -199,7 +202,7 @@ impl AsyncWrite for Stdin {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let count = buf.len().min(usize::from(CHUNK));
+        let count = buf.len().min(CHUNK);
         let chunk = buf.get(..count).unwrap_or_default().to_vec();
         this.state = State::Writing(Box::pin(write_chunk(this.process.clone(), chunk)));
         // A future does nothing before it is polled.
@@ -243,7 +246,7 @@ async fn write_chunk(process: Process, mut chunk: Vec<u8>) -> Result<()> {
         chunk = match usize::try_from(taken) {
             Ok(taken @ 1..) if taken <= sent => data.get(taken..).unwrap_or_default().to_vec(),
             _ => {
-                let answer = format_args!("that it took {taken} bytes of {sent}").to_string();
+                let answer = format!("that it took {taken} bytes of {sent}");
                 return Err(Error::nonsense(OPERATION, &process, answer));
             }
         };

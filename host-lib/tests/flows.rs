@@ -151,6 +151,15 @@ async fn an_error_says_what_failed_on_what_and_why() {
     assert_eq!((err.code(), err.retryable()), (Code::AlreadyExists, false));
     assert_eq!(err.to_string(), "create container \"taken\": container \"taken\" exists");
 
+    let args = vec!["x".repeat(5 << 20)];
+    let process = spec::default_process(args, vec![], "/", spec::user(""), false);
+    let err = sandbox.container(id).exec(ExecId::new("e").unwrap(), &process).await.err().unwrap();
+    assert_eq!(err.code(), Code::InvalidArgument);
+    assert!(
+        err.to_string().starts_with("exec in container \"taken\"/\"e\": a request of 524"),
+        "{err}"
+    );
+
     // What the fake does not serve: the generated default.
     let err = sandbox.boot_receipt().await.unwrap_err();
     assert_eq!(err.code(), Code::Unimplemented);

@@ -130,7 +130,7 @@ async fn endless_output_is_fetched_as_fast_as_it_is_read() {
     let (sandbox, mut wire) = hostile();
     let guest = tokio::spawn(async move {
         let mut chunks = 0;
-        let data = vec![b'x'; 32 << 10];
+        let data = vec![b'x'; 64 << 10];
         let answer = agent::ReadStreamResponse { data, ..Default::default() };
         while let Some(asked) = wire.asked().await {
             wire.answer(&asked, &answer).await;
@@ -139,12 +139,12 @@ async fn endless_output_is_fetched_as_fast_as_it_is_read() {
         chunks
     });
     let mut stdout = web(&sandbox).process().stdout();
-    let mut some = vec![0; 100 << 10];
+    let mut some = vec![0; 200 << 10];
     stdout.read_exact(&mut some).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3600)).await;
     drop((stdout, sandbox));
     let chunks = guest.await.unwrap();
-    assert!(chunks <= 5, "{chunks} chunks of 32 KiB for a reader of 100 KiB");
+    assert!(chunks <= 5, "{chunks} chunks of 64 KiB for a reader of 200 KiB");
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +152,7 @@ async fn more_output_than_was_asked_for_is_an_error() {
     let (sandbox, mut wire) = hostile();
     tokio::spawn(async move {
         let asked = wire.asked().await.unwrap();
-        let data = vec![b'x'; (32 << 10) + 1];
+        let data = vec![b'x'; (64 << 10) + 1];
         wire.answer(&asked, &agent::ReadStreamResponse { data, ..Default::default() }).await;
         wire.asked().await;
     });
