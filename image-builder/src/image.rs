@@ -10,7 +10,7 @@ use crate::merge::merge;
 use crate::progress::Progress;
 use crate::spool::Spool;
 use crate::stream::{Blob, BlobReader, Bounded, Compression};
-use crate::tar::Archive;
+use crate::tar::{self, Archive};
 use crate::tree::Tree;
 use serde::Deserialize;
 use std::io::{self, Read};
@@ -113,7 +113,16 @@ impl Reader<'_> {
         let place = Place::File(file.clone(), *offset);
         let input = Compression::None.open(raw);
         let mut archive = Archive::new(Bounded::new(input, *length, *length));
-        layers::read(&mut archive, self.base, place, self.budget, self.left_out)
+        let tree = layers::read(&mut archive, self.base, place, self.budget, self.left_out)?;
+        self.check_end_mark(&archive)?;
+        Ok(tree)
+    }
+
+    fn check_end_mark<S: tar::Source>(&self, archive: &Archive<S>) -> Result<()> {
+        match self.layer.digest.is_none() && self.layer.diff_id.is_none() {
+            true => archive.check_end_mark(),
+            false => Ok(()),
+        }
     }
 
     /// Contents go to the spool. Gives the digest of all that was decompressed, too.
@@ -129,6 +138,7 @@ impl Reader<'_> {
         let mut archive = Archive::new(Bounded::new(unpacked, left, limits.content));
         let place = Place::Spool(self.spool);
         let tree = layers::read(&mut archive, self.base, place, self.budget, self.left_out)?;
+        self.check_end_mark(&archive)?;
         let mut rest = archive.into_source();
         io::copy(&mut rest, &mut io::sink())?;
         Ok((tree, rest.into_inner().finish()?))

@@ -68,6 +68,7 @@ impl Store {
                 return Err(Error::refused("a second entry of this name")).context(operation);
             }
         }
+        entries.check_end_mark()?;
         Ok(Store::Archive { archive, members })
     }
 

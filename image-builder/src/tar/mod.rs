@@ -69,22 +69,24 @@ pub struct Archive<S> {
     padding: u64,
     /// PAX records that hold for all entries.
     global: Extensions,
+    has_end_mark: bool,
 }
 
 impl<S: Source> Archive<S> {
     pub fn new(source: S) -> Archive<S> {
-        Archive { source, position: 0, data_left: 0, padding: 0, global: Extensions::default() }
+        let global = Extensions::default();
+        Archive { source, position: 0, data_left: 0, padding: 0, global, has_end_mark: false }
     }
 
     /// The next entry; `None` at the end of the archive. What was not read of the one before is passed over.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.skip_data()?;
         let mut extensions = self.global.clone();
-        for _ in 0..=EXTENSIONS_IN_A_ROW {
+        for count in 0..=EXTENSIONS_IN_A_ROW {
             let Some(header) = self.read_header()? else {
-                return match extensions == self.global {
-                    true => Ok(None),
-                    false => Err(Error::refused("archive: it ends behind an extension header")),
+                return match count {
+                    0 => Ok(None),
+                    _ => Err(Error::refused("archive: it is cut off behind an extension header")),
                 };
             };
             match header.type_flag() {
@@ -122,6 +124,18 @@ impl<S: Source> Archive<S> {
         Ok(())
     }
 
+    /// Refuses an archive that stopped between two entries. Some programs leave the end mark out, so only he must ask
+    /// who has no digest to tell him that all is there.
+    pub fn check_end_mark(&self) -> Result<()> {
+        match self.has_end_mark {
+            true => Ok(()),
+            false => Err(Error::refused(format!(
+                "archive: no end mark behind byte {}: it is cut off",
+                self.position
+            ))),
+        }
+    }
+
     /// The source, wherever the last read left it.
     pub fn into_source(self) -> S {
         self.source
@@ -149,7 +163,10 @@ impl<S: Source> Archive<S> {
                 let at = self.position - BLOCK;
                 Err(Error::refused(format!("archive at {at}: data behind its end mark")))
             }
-            Some(_) | None => Ok(None),
+            Some(_) | None => {
+                self.has_end_mark = true;
+                Ok(None)
+            }
         }
     }
 
