@@ -8,9 +8,11 @@ mod config;
 mod container;
 mod error;
 mod log;
-mod network;
+mod loopback;
+mod offload;
 mod oom;
 mod reaper;
+mod report;
 mod sandbox;
 mod server;
 mod stdio;
@@ -45,7 +47,7 @@ fn bring_up_and_serve(mut receipt: Receipt) -> Result<()> {
     boot::delegate_cgroups()?;
     boot::raise_limits()?;
     boot::step("loopback");
-    network::bring_up_loopback()?;
+    loopback::bring_up()?;
     boot::run_event_loop(async move {
         boot::step("listen");
         let sandbox = Rc::new(Sandbox::new(config, receipt)?);

@@ -114,7 +114,9 @@ impl Sandbox {
         if !spec.dns.is_empty() {
             write_resolv_conf(&spec.dns)?;
         }
-        self.storages.add_all(&spec.storages, &self.uevents, self.config.hotplug_timeout).await
+        self.storages
+            .add_all(&spec.storages, &self.uevents, self.config.hotplug_timeout, &self.reaper)
+            .await
     }
 
     /// Removes what is left, then lets the machine end once this request is answered.
@@ -126,8 +128,9 @@ impl Sandbox {
                 log::warn!("{err}"); // the machine ends all the same, and with it the container
             }
         }
-        if let Some(mount_points) = self.created.borrow_mut().take() {
-            self.storages.remove_all(&mount_points);
+        let mount_points = self.created.borrow_mut().take();
+        if let Some(mount_points) = mount_points {
+            self.storages.remove_all(&mount_points, &self.reaper).await;
         }
         self.stop.notify_one();
         Ok(())
@@ -139,6 +142,12 @@ impl Sandbox {
         spec: ContainerSpec,
         storages: &[Storage],
     ) -> Result<()> {
+        if self.stopping.get() {
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                format!("create container {id:?}: the sandbox is being destroyed"),
+            ));
+        }
         let reservation = self.reserve(id)?;
         if self.containers.borrow().contains_key(id) {
             return Err(Error::new(
@@ -146,8 +155,10 @@ impl Sandbox {
                 format!("create container {id:?}: there is one already"),
             ));
         }
-        let mount_points =
-            self.storages.add_all(storages, &self.uevents, self.config.hotplug_timeout).await?;
+        let mount_points = self
+            .storages
+            .add_all(storages, &self.uevents, self.config.hotplug_timeout, &self.reaper)
+            .await?;
         match Container::create(id.clone(), spec, &self.reaper).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
@@ -156,7 +167,7 @@ impl Sandbox {
                 Ok(())
             }
             Err(err) => {
-                self.release(id, &mount_points);
+                self.release(id, &mount_points).await;
                 Err(err)
             }
         }
@@ -179,7 +190,7 @@ impl Sandbox {
         let Entry { container, mount_points } = self.entry(id)?;
         container.remove(timeout).await?;
         self.containers.borrow_mut().remove(id);
-        self.release(id, &mount_points);
+        self.release(id, &mount_points).await;
         log::info!("container {id:?} removed");
         Ok(())
     }
@@ -235,10 +246,9 @@ impl Sandbox {
     /// An exec that was waited for and read to its end has nothing more to give.
     fn forget_if_done(&self, id: &ContainerId, exec_id: Option<&ExecId>, process: &Process) {
         let Some(exec_id) = exec_id else { return };
-        if process.waited.get() && process.stdio.is_read_to_end() {
-            if let Ok(container) = self.container(id) {
-                container.forget_process(exec_id);
-            }
+        let is_done = process.waited.get() && process.stdio.is_read_to_end();
+        if is_done && let Ok(container) = self.container(id) {
+            container.forget_process(exec_id);
         }
     }
 
@@ -275,8 +285,8 @@ impl Sandbox {
     }
 
     /// Gives back what the container's mounts were, and its directory where nothing is left in it.
-    fn release(&self, id: &ContainerId, mount_points: &[PathBuf]) {
-        self.storages.remove_all(mount_points);
+    async fn release(&self, id: &ContainerId, mount_points: &[PathBuf]) {
+        self.storages.remove_all(mount_points, &self.reaper).await;
         let directory = Path::new(CONTAINERS).join(id.as_str());
         if let Err(err) = fs::remove_dir(&directory) {
             log::debug!("remove {directory:?}: {err}"); // there is none, or another storage is still in it

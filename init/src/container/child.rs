@@ -16,13 +16,13 @@ use rustix::fs::{Mode, OFlags, Uid, fchown};
 use rustix::process::{DumpableBehavior, fchdir, getcwd, set_dumpable_behavior, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::report::Reporter;
 use super::rootfs::Rootfs;
 use super::spec::{ContainerSpec, ProcessSpec};
 use super::terminal::{self, Terminal};
 use super::tree::{Leaf, Links, Tree};
 use super::{devices, hidden, mounts, namespaces, rlimits, sysctls, user};
 use crate::error::{Code, Context, Error, Result};
+use crate::report::Reporter;
 use crate::stdio::ChildStdio;
 use crate::sys::process::{close_range, exit_now, reset_sigpipe};
 

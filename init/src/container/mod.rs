@@ -20,7 +20,6 @@ mod id;
 mod mounts;
 mod namespaces;
 mod process;
-mod report;
 mod rlimits;
 mod rootfs;
 pub mod spec;
@@ -49,11 +48,11 @@ pub use user::capability_named;
 
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
+use crate::report::{self, Listener};
 use crate::sys::process::{CloneArgs, clone_child};
 use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
 use process::Unfinished;
-use report::Listener;
 use spec::{ContainerSpec, ProcessSpec};
 
 pub struct Container {

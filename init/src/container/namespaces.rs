@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::system::sethostname;
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
@@ -16,7 +15,7 @@ use rustix::thread::{
 
 use super::spec::Network;
 use crate::error::{Context, Result};
-use crate::sys::net::set_loopback_up;
+use crate::loopback;
 use crate::sys::process::{Child, CloneArgs, clone_child};
 
 /// Those that the first process of a container is born with.
@@ -39,12 +38,7 @@ pub fn leave_cgroup_namespace() -> Result<()> {
 /// In the child: a fresh network namespace has lo, but down; a fresh uts namespace has the guest's name.
 pub fn configure(network: Network, hostname: &str) -> Result<()> {
     if network == Network::Own {
-        let up = || -> std::io::Result<()> {
-            let socket =
-                socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-            set_loopback_up(socket.as_fd())
-        };
-        up().context(|| "set link lo up".to_owned())?;
+        loopback::bring_up()?;
     }
     if !hostname.is_empty() {
         sethostname(hostname.as_bytes()).context(|| format!("set hostname {hostname:?}"))?;

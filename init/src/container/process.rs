@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use tokio::time::timeout;
 
-use super::report::{Listener, Report};
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{Exit, ExitStatus, Reaper};
+use crate::report::{Listener, Report};
 use crate::stdio::{ChildStdio, Stdio};
 use crate::sys::process::{Child, pidfd_send_signal};
 

@@ -1,24 +1,23 @@
 //! What the host attached for containers, mounted once in the guest; containers are given the path.
 //!
-//! A driver says how a source is found; the rest is a mount(2). The same mount point asked for twice is one mount with
-//! two owners, and goes with the last of them. Teardown is in reverse order of mounting.
+//! A driver says how a source is found and becomes a plan, which is data; carrying it out is a mount(2).
 
 mod block;
 mod options;
 mod overlay;
+mod table;
 
-use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use crate::error::{Code, Context, Error, Result};
-use crate::log;
 use crate::uevent::Uevents;
 use options::MountOptions;
+pub use table::Storages;
 
 /// One thing to mount, in the words of the host (Kata's `Storage`).
 #[derive(Debug, Clone, Default)]
@@ -48,116 +47,35 @@ pub const DRIVERS: &[&str] = &[
 /// Everything that is mounted for the host happens below here.
 const BASE: &str = "/run";
 
-#[derive(Debug)]
-struct Mounted {
-    mount_point: PathBuf,
-    owners: usize,
-    /// `local` is a plain directory: there is nothing to unmount.
-    is_mount: bool,
-}
-
-/// The table of mounts, in the order in which they were made.
-#[derive(Debug, Default)]
-pub struct Storages(RefCell<Vec<Mounted>>);
-
-impl Storages {
-    /// Mounts all of `storages`, or none of them.
-    pub async fn add_all(
-        &self,
-        storages: &[Storage],
-        uevents: &Uevents,
-        device_timeout: Duration,
-    ) -> Result<Vec<PathBuf>> {
-        let mut added = Vec::with_capacity(storages.len());
-        for storage in storages {
-            match self.add(storage, uevents, device_timeout).await {
-                Ok(()) => added.push(storage.mount_point.clone()),
-                Err(err) => {
-                    self.remove_all(&added);
-                    return Err(err).context(|| format!("storage {:?}", storage.mount_point));
-                }
-            }
-        }
-        Ok(added)
-    }
-
-    async fn add(
-        &self,
-        storage: &Storage,
-        uevents: &Uevents,
-        device_timeout: Duration,
-    ) -> Result<()> {
-        check_mount_point(&storage.mount_point)?;
-        if self.add_owner(&storage.mount_point) {
-            return Ok(());
-        }
-        let plan = plan(storage, uevents, device_timeout).await?;
-        // The wait for a device gave other requests a turn: one of them may have mounted it.
-        if self.add_owner(&storage.mount_point) {
-            return Ok(());
-        }
-        let is_mount = carry_out(&plan, &storage.mount_point)?;
-        let mount_point = storage.mount_point.clone();
-        self.0.borrow_mut().push(Mounted { mount_point, owners: 1, is_mount });
-        Ok(())
-    }
-
-    fn add_owner(&self, mount_point: &Path) -> bool {
-        let mut mounted = self.0.borrow_mut();
-        let Some(entry) = mounted.iter_mut().find(|entry| entry.mount_point == mount_point) else {
-            return false;
-        };
-        entry.owners += 1;
-        true
-    }
-
-    /// Gives up one ownership of each, last mounted first.
-    pub fn remove_all(&self, mount_points: &[PathBuf]) {
-        for mount_point in mount_points.iter().rev() {
-            self.remove(mount_point);
-        }
-    }
-
-    fn remove(&self, mount_point: &Path) {
-        let mut mounted = self.0.borrow_mut();
-        let Some(index) = mounted.iter().position(|entry| entry.mount_point == mount_point) else {
-            return;
-        };
-        let Some(entry) = mounted.get_mut(index) else { return };
-        entry.owners -= 1;
-        if entry.owners == 0 {
-            unmount(&mounted.remove(index));
-        }
-    }
-}
-
-/// Detached, not forced: a process that still has a file open there keeps it to its end, and nothing waits for it.
-fn unmount(mounted: &Mounted) {
-    let result = if mounted.is_mount {
-        umount2(&mounted.mount_point, MntFlags::MNT_DETACH)
-            .context(|| format!("unmount {:?}", mounted.mount_point))
-    } else {
-        fs::remove_dir_all(&mounted.mount_point)
-            .context(|| format!("remove {:?}", mounted.mount_point))
-    };
-    if let Err(err) = result {
-        log::warn!("{err}"); // the owner is gone already: there is no reply to put it in
-    }
-}
-
 /// How a storage gets mounted, once its device is there.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
-    Mount {
-        source: String,
-        fstype: String,
-        flags: MsFlags,
-        data: String,
-        directories: Vec<PathBuf>,
-    },
-    Directory {
-        mode: u32,
-    },
+    Mount(MountPlan),
+    Directory { mode: u32 },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct MountPlan {
+    source: String,
+    fstype: String,
+    flags: MsFlags,
+    data: String,
+    /// Made first; whose they are is the host's business.
+    directories: Vec<PathBuf>,
+    /// Made first, and removed after the unmount with all that is in them.
+    scratch: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// Whether the mount asks a device or a peer that may be slow to answer.
+    fn may_block(&self) -> bool {
+        match self {
+            Self::Mount(MountPlan { source, fstype, .. }) => {
+                source.starts_with("/dev/") || matches!(fstype.as_str(), "9p" | "virtiofs")
+            }
+            Self::Directory { .. } => false,
+        }
+    }
 }
 
 async fn plan(storage: &Storage, uevents: &Uevents, device_timeout: Duration) -> Result<Plan> {
@@ -191,13 +109,14 @@ fn plan_mount(storage: &Storage, source: &str, fstype: &str) -> Result<Plan> {
     if fstype == "bind" {
         flags |= MsFlags::MS_BIND;
     }
-    Ok(Plan::Mount {
+    Ok(Plan::Mount(MountPlan {
         source: source.to_owned(),
         fstype: fstype.to_owned(),
         flags,
         data,
         directories: Vec::new(),
-    })
+        scratch: Vec::new(),
+    }))
 }
 
 fn refuse_driver_options(storage: &Storage) -> Result<()> {
@@ -211,17 +130,15 @@ fn refuse_driver_options(storage: &Storage) -> Result<()> {
     }
 }
 
-/// True where there is a mount to take down again.
-fn carry_out(plan: &Plan, mount_point: &Path) -> Result<bool> {
+fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
     match plan {
         Plan::Directory { mode } => {
             make_directory(mount_point)?;
             fs::set_permissions(mount_point, fs::Permissions::from_mode(*mode))
-                .context(|| format!("chmod {mode:o} {mount_point:?}"))?;
-            Ok(false)
+                .context(|| format!("chmod {mode:o} {mount_point:?}"))
         }
-        Plan::Mount { source, fstype, flags, data, directories } => {
-            for directory in directories {
+        Plan::Mount(MountPlan { source, fstype, flags, data, directories, scratch }) => {
+            for directory in directories.iter().chain(scratch) {
                 make_directory(directory)?;
             }
             make_directory(mount_point)?;
@@ -240,7 +157,7 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<bool> {
                 mount(None::<&str>, mount_point, None::<&str>, remount, None::<&str>)
                     .context(|| format!("remount {mount_point:?}"))?;
             }
-            Ok(true)
+            Ok(())
         }
     }
 }

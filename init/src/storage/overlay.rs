@@ -6,14 +6,14 @@
 use std::path::{Path, PathBuf};
 
 use super::options::MountOptions;
-use super::{Plan, Storage, check_mount_point};
+use super::{MountPlan, Plan, Storage, check_mount_point};
 use crate::error::{Code, Error, Result};
 
 const WRITABLE: &str = "io.katacontainers.fs-opt.overlay-rw";
 const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory=";
 
 pub fn plan(storage: &Storage) -> Result<Plan> {
-    let mut directories = Vec::new();
+    let (mut directories, mut scratch) = (Vec::new(), Vec::new());
     for option in &storage.driver_options {
         let directory =
             option.strip_prefix(CREATE_DIRECTORY).map(PathBuf::from).ok_or_else(|| {
@@ -31,15 +31,16 @@ pub fn plan(storage: &Storage) -> Result<Plan> {
     if !writable.is_empty() {
         let (upper, work) = writable_directories(&storage.mount_point)?;
         data = format!("{data},upperdir={},workdir={}", upper.display(), work.display());
-        directories.extend([upper, work]);
+        scratch.extend([upper, work]);
     }
-    Ok(Plan::Mount {
+    Ok(Plan::Mount(MountPlan {
         source: "overlay".to_owned(),
         fstype: "overlay".to_owned(),
         flags,
         data,
         directories,
-    })
+        scratch,
+    }))
 }
 
 /// Beside the mount point, so that they go with the container's directory.
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_writable_part_is_made_beside_the_mount_point() {
-        let Plan::Mount { data, directories, .. } =
+        let Plan::Mount(MountPlan { data, scratch, .. }) =
             plan(&storage(&["lowerdir=/run/a", WRITABLE])).unwrap()
         else {
             panic!("an overlay is a mount");
@@ -80,7 +81,7 @@ mod tests {
             data,
             "lowerdir=/run/a,upperdir=/run/kata-containers/c1/upper,workdir=/run/kata-containers/c1/work"
         );
-        assert_eq!(directories.len(), 2);
+        assert_eq!(scratch.len(), 2);
     }
 
     #[test]

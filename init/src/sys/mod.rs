@@ -12,7 +12,6 @@ pub mod bpf;
 pub mod clock;
 pub mod event;
 pub mod mount;
-pub mod net;
 pub mod process;
 
 use std::io;

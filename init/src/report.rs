@@ -1,6 +1,6 @@
-//! What a child says to PID 1 while it becomes a process of a container, and the gate that it waits at.
+//! What a child of PID 1's says to it, and the gate that it can be made to wait at.
 //!
-//! A pair of sockets that keeps record boundaries, both ends close-on-exec:
+//! A pair of sockets that keeps record boundaries, both ends close-on-exec. For a process of a container:
 //!
 //! ```text
 //! child -> PID 1   Ready (with the terminal's master, if any)    all is set up
@@ -8,6 +8,7 @@
 //!                  end of file                                   execve has closed it: the program runs
 //! PID 1 -> child   one byte                                      go on; end of file instead: nobody wants you
 //! ```
+//! For work that was offloaded, Ready is that it is done.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

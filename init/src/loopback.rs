@@ -1,4 +1,4 @@
-//! The guest's network: one rtnetlink(7) socket a call, no tools.
+//! The loopback interface, which every network namespace has and none has up: one rtnetlink(7) request, no tools.
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
@@ -16,7 +16,7 @@ const IFF_UP: u32 = 1;
 const LOOPBACK_INDEX: i32 = 1;
 
 /// Sets lo up; the kernel adds 127.0.0.1 and ::1 by itself. Works on the caller's network namespace.
-pub fn bring_up_loopback() -> Result<()> {
+pub fn bring_up() -> Result<()> {
     set_link_up(LOOPBACK_INDEX).context(|| "set link lo up".to_owned())
 }
 

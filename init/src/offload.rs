@@ -1,0 +1,58 @@
+//! Work that may wait for a device or a peer: done by a child, so that the event loop goes on.
+//!
+//! The child is a copy of PID 1 in the same namespaces: a mount it makes is PID 1's too. It says how it went; after the
+//! deadline it is killed, and where the kernel lets nobody kill it, it is left to itself.
+
+use std::time::Duration;
+
+use nix::sched::CloneFlags;
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::time::timeout;
+
+use crate::error::{Code, Context, Error, Result};
+use crate::log;
+use crate::reaper::Reaper;
+use crate::report::{self, Report, Reporter};
+use crate::sys::process::{CloneArgs, clone_child, exit_now};
+
+/// Runs `work` in a child and waits for its result, for `deadline` at most.
+pub async fn run<W: FnOnce() -> Result<()>>(
+    reaper: &Reaper,
+    deadline: Duration,
+    work: W,
+) -> Result<()> {
+    let (listener, reporter) = report::channel()?;
+    let child = clone_child(
+        CloneArgs { namespaces: CloneFlags::empty(), cgroup: None },
+        in_child::<W>,
+        (work, reporter),
+    )
+    .context(|| "clone".to_owned())?;
+    reaper.watch(child.pid); // nobody waits for its exit: what it says is what counts
+    match timeout(deadline, listener.next()).await {
+        Ok(said) => match said? {
+            Some(Report::Ready(_)) => Ok(()),
+            Some(Report::Failed(err)) => Err(err),
+            None => Err(Error::new(Code::Internal, "the child that did it ended without a word")),
+        },
+        Err(_elapsed) => {
+            if let Err(errno) = pidfd_send_signal(&child.pidfd, Signal::KILL) {
+                log::debug!("kill {}: {errno}", child.pid); // it has just ended by itself
+            }
+            Err(Error::new(
+                Code::DeadlineExceeded,
+                format!("not done after {} s", deadline.as_secs()),
+            ))
+        }
+    }
+}
+
+fn in_child<W: FnOnce() -> Result<()>>((work, reporter): (W, Reporter)) -> ! {
+    match work().and_then(|()| reporter.ready(None)) {
+        Ok(()) => exit_now(0),
+        Err(err) => {
+            reporter.failed(&err);
+            exit_now(1)
+        }
+    }
+}
