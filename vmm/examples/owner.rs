@@ -1,21 +1,37 @@
 //! Launches one VM, says where it is, and waits: the owner that the tests kill, and a way to try a guest by hand.
 //!
-//! `owner RUN_DIR KERNEL INITRD [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`, then
-//! `ready ADDRESS` or the error.
+//! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`, then
+//! `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images.
 #![allow(clippy::print_stdout, reason = "an example")]
 
 use std::path::Path;
 
-use hyperstart_vmm::{Boot, Machine, Result, TransportKind, Vm, boot};
+use hyperstart_vmm::{Boot, Disk, Machine, MachineKind, Result, TransportKind, Vm, boot};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [run_dir, kernel, initrd, rest @ ..] = args.as_slice() else {
-        println!("usage: owner RUN_DIR KERNEL INITRD [serial|vhost-user-vsock] [KERNEL WORDS...]");
+        println!(
+            "usage: owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]"
+        );
         return;
     };
-    let mut machine = Machine::new(kernel, Boot::Initrd(initrd.into()));
+    let boot = match initrd.ends_with(".erofs") {
+        true => Boot::Rootfs(initrd.into()),
+        false => Boot::Initrd(initrd.into()),
+    };
+    let mut machine = Machine::new(kernel, boot);
+    match std::env::var("OWNER_MACHINE").as_deref() {
+        Ok("pc") => machine.kind = MachineKind::Pc,
+        Ok("q35") => machine.kind = MachineKind::Q35,
+        Ok(_) | Err(_) => {}
+    }
+    for path in
+        std::env::var("OWNER_DISKS").unwrap_or_default().split(':').filter(|path| !path.is_empty())
+    {
+        machine.disks.push(Disk { path: path.into(), read_only: true });
+    }
     machine.transport = match rest.first().map(String::as_str) {
         Some("serial") => Some(TransportKind::Serial),
         Some("vhost-user-vsock") => Some(TransportKind::VhostUserVsock),
@@ -30,6 +46,9 @@ async fn main() {
 async fn own(machine: &Machine, run_dir: &Path) -> Result<()> {
     let vm = Vm::launch(machine, run_dir).await?;
     println!("launched {}", vm.pid());
+    for index in 0..machine.disks.len() {
+        println!("disk {index}: {:?}", vm.disk_device(index));
+    }
     vm.ready(boot::DEFAULT_DEADLINE).await?;
     println!("ready {:?} after {:.2} s", vm.address(), vm.uptime().as_secs_f64());
     println!("ended: it {}", vm.wait().await);

@@ -185,7 +185,7 @@ fn choose_transport(asked: Option<TransportKind>) -> Result<Transport> {
     }
 }
 
-/// A kernel is told its frequencies if it can be, and if they are known: it hangs otherwise.
+/// A kernel is told its frequencies if it can be, and as far as they are known: without a PIT it hangs otherwise.
 fn choose_clocks(machine: &Machine, accel: Accel, host: &Host) -> Clocks {
     if !has_timer_patch(&machine.kernel) {
         return Clocks::Measured;
@@ -194,7 +194,7 @@ fn choose_clocks(machine: &Machine, accel: Accel, host: &Host) -> Clocks {
     match (accel, tsc_khz) {
         (Accel::Kvm, _) => Clocks::Told { tsc_khz: None },
         (Accel::Tcg, Some(_)) => Clocks::Told { tsc_khz },
-        (Accel::Tcg, None) => Clocks::Measured,
+        (Accel::Tcg, None) => Clocks::TimerTold,
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
             choose_clocks(&machine, Accel::Tcg, &known),
             Clocks::Told { tsc_khz: Some(2_000_000) }
         );
-        assert_eq!(choose_clocks(&machine, Accel::Tcg, &unknown), Clocks::Measured);
+        assert_eq!(choose_clocks(&machine, Accel::Tcg, &unknown), Clocks::TimerTold);
         assert_eq!(choose_clocks(&machine, Accel::Kvm, &unknown), Clocks::Told { tsc_khz: None });
         let counted = Machine { icount: true, ..machine };
         let told = Clocks::Told { tsc_khz: Some(ICOUNT_TSC_KHZ) };

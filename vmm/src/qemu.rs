@@ -8,6 +8,8 @@
 //! - The console is QEMU's stdout: its end of file says that all output was seen.
 //! - Every PCI device is given its slot, so that disks have the same names in the guest whatever else there is.
 //! - A kernel that can be told the frequencies of its clocks boots a microvm without PIT and PIC, in a fifth of the time.
+//! - The PCI boards use the microvm's firmware, qboot, which comes with QEMU: it does less than SeaBIOS, and as much as a
+//!   direct kernel needs.
 //! - A microvm's disks get their names in the order of their arguments: QEMU fills its slots from the last, and lists them
 //!   to the kernel in the order in which they were filled.
 //! - `-cpu max` has RDRAND, so that the kernel's first random bytes cost nothing; virtio-rng only where it has not.
@@ -45,19 +47,21 @@ pub struct Wiring {
     pub privileged: bool,
 }
 
-/// How the guest's kernel learns the frequencies of its clocks.
+/// How the guest's kernel learns the frequencies of its clocks. It measures against a PIT what it is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clocks {
-    /// It measures them, against a PIT: any kernel can.
+    /// It measures both: any kernel can.
     Measured,
-    /// We tell it: needs the patch of ours that is named [`TIMER_PATCH`].
+    /// It is told its timer's and measures the time stamp counter's: needs the patch that is named [`TIMER_PATCH`].
+    TimerTold,
+    /// It is told both, and needs no PIT.
     Told {
         /// The time stamp counter's frequency; `None` under KVM, where the guest asks KVM's own clock.
         tsc_khz: Option<u32>,
     },
 }
 
-/// The kernel patch, as the kernel's manifest names it, that makes the kernel take its frequencies from us.
+/// The kernel patch, as the kernel's manifest names it, that makes the kernel take its timer's frequency from us.
 pub const TIMER_PATCH: &str = "timer-frequencies";
 /// The frequency of the time stamp counter when one instruction is one nanosecond.
 pub const ICOUNT_TSC_KHZ: u32 = 1_000_000;
@@ -197,7 +201,7 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
 pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
     let mut words: Vec<String> = KERNEL_WORDS.map(str::to_owned).into();
     if machine.kind == MachineKind::Microvm {
-        words.push("acpi=off".to_owned()); // it has none: the kernel need not look
+        words.extend(["acpi=off", "pci=off"].map(str::to_owned)); // it has neither: the kernel need not look
     }
     if matches!(machine.boot, Boot::Rootfs(_)) {
         let root =
@@ -207,6 +211,7 @@ pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
     match wiring.clocks {
         Clocks::Measured if machine.icount => words.push(format!("tsc_early_khz={ICOUNT_TSC_KHZ}")),
         Clocks::Measured => {}
+        Clocks::TimerTold => words.push(format!("lapic_timer_khz={LAPIC_TIMER_KHZ}")),
         Clocks::Told { tsc_khz } => {
             words.push(format!("lapic_timer_khz={LAPIC_TIMER_KHZ}"));
             words.extend(tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
@@ -260,12 +265,15 @@ impl Args {
         let shared = matches!(wiring.channel, Channel::VhostUserVsock { .. });
         let board = Opt::new(match machine.kind {
             MachineKind::Microvm => match wiring.clocks {
-                Clocks::Measured => MICROVM.to_owned(),
+                Clocks::Measured | Clocks::TimerTold => MICROVM.to_owned(),
                 Clocks::Told { .. } => format!("{MICROVM},pit=off,pic=off"),
             },
             MachineKind::Q35 => Q35.to_owned(),
             MachineKind::Pc => PC.to_owned(),
         });
+        if machine.kind.has_pci() {
+            self.add("-bios", "qboot.rom");
+        }
         let nvdimm = machine.kind.has_pci() && machine.pmem == PmemKind::Nvdimm;
         let board = if nvdimm { board.text("nvdimm=on") } else { board };
         let board = if shared { board.text("memory-backend=memory") } else { board };

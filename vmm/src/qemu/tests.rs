@@ -53,7 +53,7 @@ fn a_microvm_with_a_serial_port() {
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -machine microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off \
          -accel tcg -cpu max -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
-         -append console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check noreplace-smp acpi=off \
+         -append console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check noreplace-smp acpi=off pci=off \
          -chardev stdio,id=console,signal=off -serial chardev:console \
          -chardev socket,id=qmp,server=off,path=/run/vm/qmp.sock -mon chardev=qmp,mode=control \
          -chardev socket,id=agent,server=off,path=/run/vm/serial.sock \
@@ -83,7 +83,7 @@ fn the_kernels_vsock_has_a_context_id() {
 fn a_rootfs_is_persistent_memory_in_the_first_slot() {
     let wiring = Wiring { rootfs_bytes: 4 << 20, ..wiring(serial()) };
     let line = line(&rootfs(), &wiring);
-    assert!(line.contains("-machine q35,"), "{line}");
+    assert!(line.contains("-bios qboot.rom -machine q35,"), "{line}");
     assert!(line.contains("-m 64M,maxmem=2112M"), "{line}");
     assert!(
         line.contains(
@@ -186,6 +186,8 @@ fn a_kernel_that_is_told_its_frequencies_needs_no_pit() {
     assert!(tcg.contains(",pit=off,pic=off "), "{tcg}");
     assert!(tcg.contains(" lapic_timer_khz=1000000 tsc_early_khz=2600000 "), "{tcg}");
     assert!(!line_of(&initrd(), None).contains("tsc_early_khz"));
+    let timer = line(&initrd(), &Wiring { clocks: Clocks::TimerTold, ..wiring(serial()) });
+    assert!(timer.contains(" lapic_timer_khz=") && !timer.contains("pit=off"), "{timer}");
     let measured = line(&initrd(), &wiring(serial()));
     assert!(!measured.contains("pit=off") && !measured.contains("_khz="), "{measured}");
     assert!(!line_of(&rootfs(), None).contains("pit=off"), "only a microvm");
