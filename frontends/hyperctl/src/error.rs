@@ -48,7 +48,7 @@ impl Error {
         if err.kind() == io::ErrorKind::BrokenPipe {
             return Error::broken_pipe();
         }
-        Error::new(format!("write {stream}: {err}"))
+        Error::new(format!("write {stream}: {}", plain(err)))
     }
 
     /// Says what to do next; the first hint given stays, as it is the nearest to the cause.
@@ -101,7 +101,7 @@ impl fmt::Display for Error {
 
 impl From<io::Error> for Error {
     fn from(err: io::Error) -> Error {
-        Error::new(err.to_string())
+        Error::new(plain(&err))
     }
 }
 
@@ -115,6 +115,12 @@ impl From<rustix::io::Errno> for Error {
     fn from(err: rustix::io::Errno) -> Error {
         Error::from(io::Error::from(err))
     }
+}
+
+/// The kernel's words, without the number that Rust puts behind them.
+fn plain(err: &io::Error) -> String {
+    let text = err.to_string();
+    text.split(" (os error ").next().unwrap_or(&text).to_string()
 }
 
 /// Adds the operation where the object's name is known.

@@ -189,7 +189,8 @@ pub fn command_error(err: &hyperstart::Error) -> Error {
         Some(code) => {
             Error::new(err.message()).with_code(code).hint("the command must be an executable file")
         }
-        None => guest_error(err),
+        None if err.code() == Code::Unavailable => guest_error(err),
+        None => Error::new(err.message()),
     }
 }
 
