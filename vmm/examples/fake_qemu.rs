@@ -3,7 +3,8 @@
 //! As QEMU it takes the same arguments, answers on QMP and does what words of the kernel's command line say:
 //! `fake.console=TEXT` (with `_` for a space) prints a console line, then one of `fake.ready`, `fake.wrong` (another line
 //! than READY), `fake.exit=N`, `fake.hang`; without any of them it hangs. `fake.refuse=TEXT` says TEXT on stderr and ends
-//! before QMP; `fake.no-seccomp` does that if it is told to confine itself. After READY it echoes frames.
+//! before QMP; `fake.no-seccomp` does that if it is told to confine itself. After READY it echoes frames, or with
+//! `fake.hangup` closes the port at the first.
 //! As the daemon (it is when it is given `--uds-path`) it listens and waits.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a test's stand-in")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's stand-in")]
@@ -51,6 +52,11 @@ fn main() {
     };
     let mut agent = UnixStream::connect(socket_of(&args, "agent").unwrap()).unwrap();
     agent.write_all(line.as_bytes()).unwrap();
+    if word("fake.hangup").is_some() {
+        agent.read_exact(&mut [0]).unwrap();
+        drop(agent);
+        hang();
+    }
     echo_frames(agent);
 }
 

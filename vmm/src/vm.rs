@@ -11,6 +11,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hyperstart_protocol::{AGENT_PORT, READY_PORT};
@@ -71,6 +72,8 @@ pub struct Vm {
     qmp: Qmp,
     console: Console,
     readiness: Mutex<Readiness>,
+    /// Serves a serial port, from READY on.
+    mux: OnceLock<Mux>,
     daemon: Option<Daemon>,
     disks: Vec<DiskDevice>,
     address: AgentAddress,
@@ -84,8 +87,8 @@ pub struct Vm {
 #[derive(Debug)]
 enum Readiness {
     Port(ReadyPort),
-    Serial(Option<SerialPort>),
-    Ready { _mux: Option<Mux> },
+    Serial(SerialPort),
+    Ready,
 }
 
 impl Vm {
@@ -136,7 +139,10 @@ impl Vm {
             err = self.daemon_ended() => return Err(err),
         };
         match said {
-            Some(Ok(())) => readiness.settle(),
+            Some(Ok(())) => {
+                self.settle(&mut readiness);
+                Ok(())
+            }
             // The line breaks when QEMU ends: its exit explains that better.
             Some(Err(Error::Io { .. })) | None => Err(self.explain(begun.elapsed()).await),
             Some(Err(err)) => Err(err),
@@ -215,6 +221,29 @@ impl Vm {
         self.qemu.kill();
     }
 
+    /// Waits until the way to the agent has broken while the VM may still run, and says how. Only after
+    /// [`Vm::ready`]; for ever where nothing of ours is in between.
+    pub async fn broken(&self) -> Error {
+        match self.mux.get() {
+            Some(mux) => Error::Transport {
+                transport: "serial",
+                reason: format!("the line has ended: {}", mux.ended().await),
+            },
+            None => self.daemon_ended().await,
+        }
+    }
+
+    /// After READY: nobody else may say it, and a serial port is served.
+    fn settle(&self, readiness: &mut Readiness) {
+        let mux = match std::mem::replace(readiness, Readiness::Ready) {
+            Readiness::Serial(port) => port.serve(),
+            Readiness::Port(_) | Readiness::Ready => None,
+        };
+        if let Some(mux) = mux {
+            self.mux.get_or_init(|| mux); // unset until here: only one READY is taken
+        }
+    }
+
     async fn daemon_ended(&self) -> Error {
         match &self.daemon {
             Some(daemon) => daemon.ended().await,
@@ -247,20 +276,9 @@ impl Readiness {
     async fn wait(&mut self) -> Result<()> {
         match self {
             Self::Port(port) => port.ready().await,
-            Self::Serial(Some(port)) => port.ready().await,
-            Self::Serial(None) | Self::Ready { .. } => Ok(()),
+            Self::Serial(port) => port.ready().await,
+            Self::Ready => Ok(()),
         }
-    }
-
-    /// After READY: nobody else may say it, and a serial port is served.
-    fn settle(&mut self) -> Result<()> {
-        let mux = match self {
-            Self::Port(_) => None,
-            Self::Serial(port) => port.take().map(SerialPort::serve).transpose()?,
-            Self::Ready { .. } => return Ok(()),
-        };
-        *self = Self::Ready { _mux: mux };
-        Ok(())
     }
 }
 
@@ -299,6 +317,7 @@ impl Plan {
             qmp,
             console,
             readiness,
+            mux: OnceLock::new(),
             daemon,
             disks,
             address,
@@ -331,10 +350,9 @@ impl Plan {
             Transport::Serial => {
                 let socket = dir.join("serial.sock");
                 let agent = dir.join("agent.sock");
-                vsock::check_socket_path(&agent)?;
-                let port = SerialPort::listen(&socket, agent.clone())?;
+                let port = SerialPort::listen(&socket, &agent)?;
                 let address = AgentAddress::Unix { path: agent };
-                Ok((Channel::Serial { socket }, Readiness::Serial(Some(port)), address, None))
+                Ok((Channel::Serial { socket }, Readiness::Serial(port), address, None))
             }
         }
     }

@@ -308,3 +308,23 @@ fn an_owner_that_is_killed_while_it_launches_leaves_nothing() {
         assert_nothing_left_soon(&setup);
     }
 }
+
+#[tokio::test]
+async fn a_broken_line_is_told_while_the_vm_runs() {
+    let setup = setup(&["fake.ready", "fake.hangup"]);
+    let vm = setup.launch().await.unwrap();
+    vm.ready(Duration::from_secs(20)).await.unwrap();
+    let AgentAddress::Unix { path } = vm.address() else { panic!("{:?}", vm.address()) };
+    let mut client = tokio::net::UnixStream::connect(path).await.unwrap();
+    client.write_all(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 0]).await.unwrap();
+    let err = tokio::time::timeout(Duration::from_secs(20), vm.broken()).await.unwrap();
+    assert!(err.to_string().starts_with("transport serial: the line has ended"), "{err}");
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the client is told");
+    assert_eq!(vm.qmp().query_status().await.unwrap(), "running");
+}
+
+#[test]
+fn a_vm_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Vm>();
+}
