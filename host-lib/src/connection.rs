@@ -16,6 +16,7 @@ use std::time::Duration;
 use hyperstart_protocol::agent_ttrpc::AgentServiceClient;
 use hyperstart_protocol::guest_ttrpc::GuestClient;
 use hyperstart_protocol::health::CheckRequest;
+use hyperstart_protocol::health::health_check_response::ServingStatus;
 use hyperstart_protocol::health_ttrpc::HealthClient;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -118,6 +119,22 @@ impl Connection {
         self.run(deadline, call(self.health.clone(), context(deadline))).await
     }
 
+    /// Has the guest say that it serves.
+    pub(crate) async fn check(&self, deadline: Option<Duration>) -> Result<()> {
+        const OPERATION: &str = "check sandbox";
+        let call = self.health(deadline, |health, context| async move {
+            health.check(context, &CheckRequest::new()).await
+        });
+        let answer = call.await.map_err(Cause::of(OPERATION, ""))?;
+        match answer.status.enum_value() {
+            Ok(ServingStatus::SERVING) => Ok(()),
+            Ok(ServingStatus::NOT_SERVING | ServingStatus::UNKNOWN) => {
+                Err(Error::new(Code::Unavailable, OPERATION, "", "the guest does not serve"))
+            }
+            Err(status) => Err(Error::nonsense(OPERATION, "", format_args!("status {status}"))),
+        }
+    }
+
     async fn run<T, F>(&self, deadline: Option<Duration>, call: F) -> Result<T, Cause>
     where
         F: Future<Output = ttrpc::Result<T>> + Send + 'static,
@@ -185,11 +202,8 @@ async fn attempt(transport: &Transport, limit: Duration) -> Result<Connection, A
     };
     let connection = Connection::new(stream);
     let rest = limit.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-    let check = connection.health(Some(rest), |health, context| async move {
-        health.check(context, &CheckRequest::new()).await
-    });
-    match check.await.map_err(Cause::of("check", "")) {
-        Ok(_) => Ok(connection),
+    match connection.check(Some(rest)).await {
+        Ok(()) => Ok(connection),
         Err(err) if matches!(err.code(), Code::Unavailable | Code::DeadlineExceeded) => {
             Err(Attempt::Again(err.message().to_owned()))
         }

@@ -5,6 +5,7 @@
 //! ```
 //! The guest keeps this state; a [`Container`] is only its name, and answers of the guest say what is not possible in it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,6 +162,12 @@ impl Container {
         });
         call.await.map_err(Cause::of("remove container", &self.id))?;
         Ok(())
+    }
+}
+
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Container({})", self.id)
     }
 }
 

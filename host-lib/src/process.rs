@@ -144,3 +144,9 @@ impl fmt::Display for Process {
         }
     }
 }
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Process({self})")
+    }
+}

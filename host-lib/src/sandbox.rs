@@ -1,5 +1,6 @@
 //! The sandbox: one VM, from the first connection to power-off, and what its guest tells of itself.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use hyperstart_protocol::agent::{
 };
 use hyperstart_protocol::guest::{BootReceiptRequest, BootReceiptResponse, VersionRequest};
 use hyperstart_protocol::health::CheckRequest;
-use hyperstart_protocol::health::health_check_response::ServingStatus;
 use oci_spec::runtime;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -167,19 +167,7 @@ impl Sandbox {
     /// [`Code::Unavailable`]: it says that it does not, or the connection was lost.
     /// [`Code::DeadlineExceeded`]: no answer.
     pub async fn check(&self) -> Result<()> {
-        let call = self.connection.health(CHECK, |health, context| async move {
-            health.check(context, &CheckRequest::new()).await
-        });
-        let answer = call.await.map_err(Cause::of("check sandbox", ""))?;
-        match answer.status.enum_value() {
-            Ok(ServingStatus::SERVING) => Ok(()),
-            Ok(ServingStatus::NOT_SERVING | ServingStatus::UNKNOWN) => {
-                Err(Error::new(Code::Unavailable, "check sandbox", "", "the guest does not serve"))
-            }
-            Err(status) => {
-                Err(Error::nonsense("check sandbox", "", format_args!("status {status}")))
-            }
-        }
+        self.connection.check(CHECK).await
     }
 
     /// Asks which agent answers.
@@ -270,7 +258,8 @@ impl Sandbox {
         });
         let answer = call.await.map_err(Cause::of("wait for out-of-memory kill", ""))?;
         ContainerId::new(answer.container_id).map_err(|err| {
-            Error::nonsense("wait for out-of-memory kill", "", format_args!("{}", err.object()))
+            let id = err.object();
+            Error::nonsense("wait for out-of-memory kill", "", format_args!("container id {id}"))
         })
     }
 
@@ -306,6 +295,12 @@ impl Sandbox {
         });
         call.await.map_err(Cause::of("destroy sandbox", ""))?;
         Ok(())
+    }
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sandbox")
     }
 }
 

@@ -6,6 +6,7 @@
 //! as a full pipe does. An empty answer is the end of file. The calls run on their own (see [`crate::connection`]), so a
 //! dropped `read` or `write` future loses nothing; a stream that is itself dropped loses the chunk that was fetched ahead.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -119,6 +120,12 @@ impl AsyncRead for Output {
     }
 }
 
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Output({})", self.process)
+    }
+}
+
 async fn read_chunk(process: Process, stream: Stream) -> Result<Vec<u8>> {
     let request = ReadStreamRequest {
         container_id: process.wire_container(),
@@ -225,6 +232,12 @@ impl AsyncWrite for Stdin {
             }
             this.state = State::Closing(Box::pin(close(this.process.clone())));
         }
+    }
+}
+
+impl fmt::Debug for Stdin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stdin({})", self.process)
     }
 }
 

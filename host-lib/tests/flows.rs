@@ -219,3 +219,20 @@ async fn a_guest_that_is_not_there_is_unavailable_and_says_why() {
     );
     assert!(text.contains("No such file"), "{text}");
 }
+
+/// All of it can move between the threads of a runtime.
+#[tokio::test]
+async fn futures_and_streams_are_send() {
+    fn send<T: Send>(value: T) -> T {
+        value
+    }
+    let (guest, sandbox, _server) = guest().await;
+    guest.status.send_replace(Some(0));
+    let container = send(web(&sandbox)).await;
+    send(container.start()).await.unwrap();
+    send(container.wait()).await.unwrap();
+    let process = send(container.process());
+    send(process.stdout()).read_to_end(&mut Vec::new()).await.unwrap();
+    send(process.stdin()).shutdown().await.unwrap();
+    send(sandbox.destroy()).await.unwrap();
+}
