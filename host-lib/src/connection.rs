@@ -4,7 +4,8 @@
 //! would be out of step. A caller may well drop a future (`select!`, a timeout); so each call runs as a task of its own
 //! and is merely no longer listened to. Such tasks end with the connection: when the last handle is dropped.
 //!
-//! **A call has a deadline**, except those that wait for something to happen in the guest (an exit, output, an OOM kill).
+//! **A call has a deadline**, except those that wait for something to happen in the guest (an exit, output, an OOM
+//! kill).
 //!
 //! [`connect`] makes the connection: try, and try again within one overall deadline, each try with a limit of its own,
 //! because a vsock device may accept a connection that then never carries a byte.

@@ -3,7 +3,7 @@
 //! ```text
 //! create ──> created ──start──> running ──exit of its init──> stopped ──remove──> gone
 //! ```
-//! The guest keeps this state; a [`Container`] is only its name, and answers of the guest say what is not possible in it.
+//! The guest keeps this state; a [`Container`] is only its name, and what is not possible in it the guest's answers say.
 
 use std::fmt;
 use std::sync::Arc;
@@ -91,7 +91,8 @@ impl Container {
     /// # Errors
     /// [`Code::AlreadyExists`]: the id is taken. [`Code::FailedPrecondition`]: the container does not run.
     /// [`Code::NotFound`]: no such container, binary, working directory or user. [`Code::PermissionDenied`]: the binary
-    /// is not executable. [`Code::Unimplemented`]: `process` has a property that the wire does not carry (see [`spec`]).
+    /// is not executable. [`Code::Unimplemented`]: `process` has a property that the wire does not carry; see
+    /// [`spec`].
     pub async fn exec(&self, id: ExecId, process: &runtime::Process) -> Result<Process> {
         let request = ExecProcessRequest {
             container_id: self.id.as_str().to_owned(),

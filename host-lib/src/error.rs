@@ -105,8 +105,8 @@ impl Error {
         &self.message
     }
 
-    /// The same call may succeed later: the guest was out of reach or out of a resource, or another operation was in the
-    /// way. Where the connection was lost ([`Code::Unavailable`]), connect again first, and note that the lost call may
+    /// The same call may succeed later: the guest was out of reach or out of a resource, or another operation was in
+    /// the way. Where the connection was lost ([`Code::Unavailable`]), connect again first, and note that the lost call may
     /// have taken place.
     pub fn retryable(&self) -> bool {
         matches!(self.code, Code::Unavailable | Code::ResourceExhausted | Code::Aborted)

@@ -3,8 +3,9 @@
 //!
 //! Each direction has at most one request under way, so bytes stay in order, and at most two chunks in memory: the one
 //! that is being consumed and the one that is being fetched meanwhile. A consumer that stops stops the guest's process,
-//! as a full pipe does. An empty answer is the end of file. The calls run on their own (see [`crate::connection`]), so a
-//! dropped `read` or `write` future loses nothing; a stream that is itself dropped loses the chunk that was fetched ahead.
+//! as a full pipe does. An empty answer is the end of file. The calls run on their own (see [`crate::connection`]), so
+//! a dropped `read` or `write` future loses nothing; a stream that is itself dropped loses the chunk that was fetched
+//! ahead.
 
 use std::fmt;
 use std::future::Future;
@@ -36,8 +37,8 @@ pub(crate) enum Stream {
     Stderr,
 }
 
-/// A process's output, from [`Process::stdout`] or [`Process::stderr`]. It ends when the last process that could write to
-/// it has closed it, which may be later than the exit of this one.
+/// A process's output, from [`Process::stdout`] or [`Process::stderr`]. It ends when the last process that could write
+/// to it has closed it, which may be later than the exit of this one.
 ///
 /// Read it to its end if every byte counts: dropping it loses what was fetched ahead, at most 64 KiB.
 pub struct Output {
@@ -157,8 +158,8 @@ async fn read_chunk(process: Process, stream: Stream) -> Result<Vec<u8>> {
 
 /// A process's input, from [`Process::stdin`].
 ///
-/// A write returns when its bytes are on their way; `flush` when the process's pipe has taken them. `shutdown` flushes and
-/// closes the input, so that the process reads the end of file; dropping the handle does not close it.
+/// A write returns when its bytes are on their way; `flush` when the process's pipe has taken them. `shutdown` flushes
+/// and closes the input, so that the process reads the end of file; dropping the handle does not close it.
 pub struct Stdin {
     process: Process,
     state: State,

@@ -1,7 +1,7 @@
 //! What the guest mounts before a container, or for a whole sandbox: the host's attached devices and shares.
 //!
-//! Drivers, sources and options are Kata's (`grpc.Storage`). The functions here build the ones that a root file system is
-//! usually made of; any other is built by its fields.
+//! Drivers, sources and options are Kata's (`grpc.Storage`). The functions here build the ones that a root file system
+//! is usually made of; any other is built by its fields.
 
 use hyperstart_protocol::agent;
 

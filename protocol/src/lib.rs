@@ -38,7 +38,8 @@ pub const READY_LINE: &str = "HYPERSTART READY 1\n";
 /// The largest payload of a ttrpc frame in bytes; the header is not counted. A longer one is refused by its receiver.
 pub const MAX_FRAME: usize = 4 << 20;
 
-/// The length of a ttrpc frame's header in bytes: payload length and stream id as 32-bit big-endian numbers, type, flags.
+/// The length of a ttrpc frame's header in bytes: the payload's length and a stream id as 32-bit big-endian numbers,
+/// then type and flags, a byte each.
 pub const FRAME_HEADER: usize = 10;
 
 /// The most that a guest writes to a vsock at once, in bytes: vhost-device-vsock loses writes of more than 32 KiB.
