@@ -12,7 +12,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -53,8 +53,8 @@ pub fn channel() -> Result<(Listener, Reporter)> {
 }
 
 impl Reporter {
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
@@ -24,7 +24,7 @@ use super::{devices, hidden, mounts, namespaces, rlimits, sysctls, user};
 use crate::error::{Code, Context, Error, Result};
 use crate::report::Reporter;
 use crate::stdio::ChildStdio;
-use crate::sys::process::{close_range, exit_now, reset_sigpipe};
+use crate::sys::process::{close_all_but, exit_now, reset_sigpipe};
 
 /// What the first process of a container is made from.
 pub struct FirstSpec {
@@ -106,7 +106,7 @@ fn become_exec(
     stdio: Option<ChildStdio>,
     report: &Reporter,
 ) -> Result<Infallible> {
-    leave_pid_1(report, stdio.as_ref(), Some(first.as_raw_fd()))?;
+    leave_pid_1(report, stdio.as_ref(), Some(first.as_fd()))?;
     adjust_oom_score(spec.oom_score_adj)?;
     let ourselves = Program::ourselves()?;
     namespaces::join(first.as_fd())?;
@@ -120,34 +120,25 @@ fn become_exec(
 
 /// What a copy of PID 1 must drop first of all. Its descriptors: other processes' pipes stay open while a copy is held.
 /// Its signal mask, and the SIGPIPE that Rust ignores: execve(2) would keep both.
-fn leave_pid_1(report: &Reporter, stdio: Option<&ChildStdio>, other: Option<RawFd>) -> Result<()> {
+fn leave_pid_1(
+    report: &Reporter,
+    stdio: Option<&ChildStdio>,
+    other: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     // Until execve, nobody in the container may look into this copy or its descriptors (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "set dumpable".to_owned())?;
-    let mut keep = vec![report.as_raw_fd()];
+    let mut keep = vec![report.as_fd()];
     keep.extend(other);
     if let Some(ChildStdio { stdin, stdout, stderr }) = stdio {
-        keep.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
+        keep.extend([stdin, stdout, stderr].map(AsFd::as_fd));
     }
-    close_all_but(keep).context(|| "close descriptors".to_owned())?;
+    close_all_but(&keep).context(|| "close descriptors".to_owned())?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .context(|| "reset signals".to_owned())?;
     reset_sigpipe().context(|| "reset signals".to_owned())?;
     setsid().context(|| "setsid".to_owned())?;
     umask(Mode::empty());
     Ok(())
-}
-
-/// Standard streams are kept: they are replaced later.
-fn close_all_but(mut keep: Vec<RawFd>) -> std::io::Result<()> {
-    keep.sort_unstable();
-    let mut first = 3;
-    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
-        if fd > first {
-            close_range(first, fd - 1)?;
-        }
-        first = fd + 1;
-    }
-    close_range(first, RawFd::MAX)
 }
 
 fn adjust_oom_score(score: i32) -> Result<()> {

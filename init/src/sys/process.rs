@@ -88,12 +88,26 @@ fn thread_count() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
 
-/// Closes every descriptor from `first` to `last` (close_range(2)).
+/// Closes every descriptor but the standard streams and `keep`.
 ///
 /// For a child that was just cloned: the owners of these descriptors live in PID 1's frames, to which its entry never
 /// returns, so nobody uses or closes them again here.
-pub fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    // SAFETY: the numbers are plain values. That no owner is left is the promise that the caller makes, above.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, RawFd::MAX)
+}
+
+/// close_range(2).
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: the numbers are plain values. That no owner is left is the promise that `close_all_but` makes.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     checked(result).map(drop)
 }
