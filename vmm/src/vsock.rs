@@ -8,7 +8,9 @@
 //!
 //! The daemon's socket may exist before the daemon listens; QEMU would be refused. `/proc/net/unix` says which it is.
 
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -113,10 +115,13 @@ where
     Err(Error::NotOurGuest { said: String::from_utf8_lossy(&line).into_owned() })
 }
 
-/// A unix socket that listens at `path`, with an error that knows of its length limit.
+/// A unix socket of mode 0600 that listens at `path`, with an error that knows of its length limit.
 pub(crate) fn bind(path: &Path) -> Result<UnixListener> {
     check_socket_path(path)?;
-    UnixListener::bind(path).map_err(Error::io(format!("listen at {path:?}")))
+    let operation = format!("listen at {path:?}");
+    let listener = UnixListener::bind(path).map_err(Error::io(&operation))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::io(operation))?;
+    Ok(listener)
 }
 
 /// Refuses a path that is too long for a unix socket.
@@ -152,7 +157,7 @@ pub fn cid_was_taken(stderr: &str) -> bool {
 /// # Errors
 /// Why not.
 pub fn vhost_usable() -> std::io::Result<()> {
-    std::fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").map(drop)
+    fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").map(drop)
 }
 
 /// Where the daemon's program is: in `PATH`, or where `make setup` puts it.
@@ -225,7 +230,7 @@ impl Daemon {
     }
 
     fn failed(&self, detail: String) -> Error {
-        let stderr = std::fs::read(&self.stderr).unwrap_or_default(); // no words then; the failure is said anyway
+        let stderr = fs::read(&self.stderr).unwrap_or_default(); // no words then; the failure is said anyway
         Error::Daemon {
             name: DAEMON,
             detail,
@@ -236,7 +241,7 @@ impl Daemon {
 
 /// Whether somebody has called listen(2) on the unix socket at `path`.
 fn is_listening(path: &Path) -> Result<bool> {
-    let table = std::fs::read("/proc/net/unix").map_err(Error::io("read /proc/net/unix"))?;
+    let table = fs::read("/proc/net/unix").map_err(Error::io("read /proc/net/unix"))?;
     Ok(table.split(|&byte| byte == b'\n').any(|line| listens_at(line, path.as_os_str().as_bytes())))
 }
 

@@ -1,8 +1,5 @@
 //! READY lines, the daemon's ways to fail, and who listens.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
