@@ -2,3 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 
 mod boot;
+mod exec;
+mod lifecycle;
+mod protocol;
+mod stdio;
+mod view;

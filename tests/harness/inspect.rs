@@ -4,22 +4,17 @@
 
 use std::collections::HashSet;
 
-use oci_spec::runtime::{Capability, MountBuilder, Spec};
+use oci_spec::runtime::{
+    Capability, LinuxDeviceCgroupBuilder, LinuxResourcesBuilder, MountBuilder, Spec,
+};
 
 use crate::container::{Finished, Run};
 use crate::facts::Facts;
 use crate::vm::Vm;
 
 /// How the kernel begins what no healthy guest says.
-const KERNEL_COMPLAINTS: &[&str] = &[
-    "WARNING:",
-    "BUG:",
-    "Oops",
-    "Call Trace",
-    "blocked for more than",
-    "rcu_sched",
-    "general protection",
-];
+const KERNEL_COMPLAINTS: &[&str] =
+    &["WARNING:", "BUG:", "Oops", "blocked for more than", "rcu_sched", "general protection"];
 /// The container that looks.
 const INSPECTOR: &str = "inspector";
 const CAPABILITIES: [Capability; 5] = [
@@ -76,7 +71,7 @@ fn is_left(target: &str) -> bool {
     of_containers && !target.contains(INSPECTOR) && target != "/run/hyperstart/images/probe"
 }
 
-/// Gives a container the guest's `/proc`, its kernel's log, and the capabilities to use both.
+/// Gives a container the guest's `/proc`, its kernel's log, and the rights to use both.
 pub fn privileged(spec: &mut Spec) {
     let bind = |source: &str, destination: &str| {
         let options = vec!["bind".to_owned()];
@@ -91,6 +86,12 @@ pub fn privileged(spec: &mut Spec) {
     mounts
         .extend([bind("/proc", "/guest/proc").unwrap(), bind("/dev/kmsg", "/guest/kmsg").unwrap()]);
     spec.set_mounts(Some(mounts));
+    let every_device =
+        LinuxDeviceCgroupBuilder::default().allow(true).access("rwm").build().unwrap();
+    let resources = LinuxResourcesBuilder::default().devices(vec![every_device]).build().unwrap();
+    let mut linux = spec.linux().clone().expect("a Linux section");
+    linux.set_resources(Some(resources));
+    spec.set_linux(Some(linux));
     let mut process = spec.process().clone().expect("a process");
     let mut capabilities = process.capabilities().clone().expect("capabilities");
     let mut set: HashSet<Capability> = capabilities.bounding().clone().unwrap_or_default();

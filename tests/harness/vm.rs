@@ -107,9 +107,17 @@ impl Vm {
     /// Boots a guest and makes the sandbox.
     pub fn boot(config: &VmConfig) -> Self {
         let vm = Self::boot_machine(&config.machine(), config.deadline);
-        vm.run("create the sandbox", vm.sandbox.create(&config.sandbox))
-            .expect("create the sandbox");
+        vm.create_sandbox_of(&config.sandbox);
         vm
+    }
+
+    /// Makes a sandbox that asks for nothing.
+    pub fn create_sandbox(&self) {
+        self.create_sandbox_of(&SandboxConfig::default());
+    }
+
+    fn create_sandbox_of(&self, config: &SandboxConfig) {
+        self.run("create the sandbox", self.sandbox.create(config)).expect("create the sandbox");
     }
 
     /// Boots any machine whose guest is ours. There is no sandbox yet.

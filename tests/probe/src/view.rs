@@ -60,12 +60,19 @@ pub fn print() -> Outcome {
     facts.identity();
     facts.status();
     facts.limits();
-    facts.namespaces();
+    facts.namespaces("/proc/self");
     facts.terminal();
     facts.files();
     facts.cgroup();
     facts.mounts();
     facts.nodes();
+    facts.print()
+}
+
+/// The namespaces of another process: `ns.NAME=`.
+pub fn print_namespaces(pid: &str) -> Outcome {
+    let mut facts = Facts::default();
+    facts.namespaces(&format!("/proc/{pid}"));
     facts.print()
 }
 
@@ -144,9 +151,9 @@ impl Facts {
         }
     }
 
-    fn namespaces(&mut self) {
+    fn namespaces(&mut self, process: &str) {
         for name in NAMESPACES {
-            let link = fs::read_link(format!("/proc/self/ns/{name}"));
+            let link = fs::read_link(format!("{process}/ns/{name}"));
             self.add_result(format!("ns.{name}"), link.map(|path| path.display().to_string()));
         }
     }
@@ -285,10 +292,7 @@ pub fn print_guest(proc: &str, kmsg: &str) -> Outcome {
     for line in fs::read_to_string(format!("{proc}/1/mountinfo"))?.lines() {
         facts.add("guest_mount", line.split(' ').nth(4).unwrap_or_default());
     }
-    for name in NAMESPACES {
-        let link = fs::read_link(format!("{proc}/1/ns/{name}"));
-        facts.add_result(format!("ns.{name}"), link.map(|path| path.display().to_string()));
-    }
+    facts.namespaces(&format!("{proc}/1"));
     facts.kernel_log(kmsg)?;
     facts.print()
 }

@@ -1,0 +1,282 @@
+//! What no library sends: broken frames, wrong messages, noise. Each is an error on that call or that connection alone.
+
+use harness::raw::{REQUEST, RESPONSE, Reply, bytes_field, frame, header, number_field, request};
+use harness::{Run, Vm, VmConfig, guest};
+use hyperstart::Code;
+use hyperstart_vmm::TransportKind;
+use std::time::Duration;
+
+const AGENT: &str = "grpc.AgentService";
+const HEALTH: &str = "grpc.Health";
+/// How many connections of noise are sent, and how many frames on each.
+const NOISY_CONNECTIONS: usize = 200;
+const NOISE_FRAMES: usize = 50;
+
+/// A guest over vsock, where bytes reach PID 1 as they are.
+fn boot() -> Vm {
+    let transport = Some(TransportKind::VhostUserVsock);
+    Vm::boot(&VmConfig { transport, deadline: Duration::from_secs(150), ..VmConfig::default() })
+}
+
+/// The guest serves, by a connection of its own and by a container that runs.
+fn assert_serves(vm: &Vm, name: &str) {
+    vm.run("check", vm.sandbox().check()).expect("the guest serves");
+    assert_eq!(vm.finish(name, &Run::probe(["exit", "3"])).code, 3);
+}
+
+/// Every kind of broken frame costs its sender the connection, or an error, and nobody else anything.
+#[test]
+fn broken_frames_hurt_their_connection_only() {
+    let vm = boot();
+    let call = request(AGENT, "GetGuestDetails", b"");
+    let broken: [(&str, Vec<u8>); 9] = [
+        ("nothing", Vec::new()),
+        ("half a header", header(10, 1, REQUEST, 0)[..5].to_vec()),
+        ("half a frame", frame(1, REQUEST, 0, &call)[..20].to_vec()),
+        ("a length of 2^32-1", header(u32::MAX, 1, REQUEST, 0).to_vec()),
+        ("a length of 2^31", header(1 << 31, 1, REQUEST, 0).to_vec()),
+        ("a length of 4 MiB and 1", header((4 << 20) + 1, 1, REQUEST, 0).to_vec()),
+        ("a length of 0", frame(1, REQUEST, 0, b"")),
+        ("an even stream id", frame(2, REQUEST, 0, &call)),
+        ("an unknown type", frame(1, 99, 0xff, &call)),
+    ];
+    for (index, (what, bytes)) in broken.into_iter().enumerate() {
+        let mut raw = vm.raw();
+        raw.send(&bytes);
+        drop(raw);
+        let mut next = vm.raw();
+        let answer = next.call(1, HEALTH, "Check", b"");
+        assert!(answer.code == 0, "after {what} ({index}): {answer:?}");
+    }
+    assert_serves(&vm, "web");
+    vm.shutdown();
+}
+
+/// A frame that is announced and not sent takes no memory for what does not come.
+#[test]
+fn announced_frames_take_no_memory() {
+    let vm = boot();
+    let before = vm.init_memory().number("Anonymous");
+    let mut waiting = Vec::new();
+    for _ in 0..16 {
+        let mut raw = vm.raw();
+        raw.send(&header(4 << 20, 1, REQUEST, 0));
+        waiting.push(raw);
+    }
+    let during = vm.init_memory().number("Anonymous");
+    assert!(
+        during < before + 1024,
+        "16 frames of 4 MiB announced: {before} KiB grew to {during} KiB"
+    );
+    drop(waiting);
+    assert_serves(&vm, "web");
+    vm.shutdown();
+}
+
+/// Unknown services and methods, and payloads that are no message, are typed errors on that call; the connection stays.
+#[test]
+fn wrong_requests_are_typed_errors() {
+    let vm = boot();
+    let mut raw = vm.raw();
+    let mut stream_id = 1;
+    let mut call = |service: &str, method: &str, payload: &[u8]| -> Reply {
+        stream_id += 2;
+        raw.call(stream_id, service, method, payload)
+    };
+    assert!(call("grpc.NoSuchService", "Check", b"").is(Code::Unimplemented));
+    assert!(call(AGENT, "NoSuchMethod", b"").is(Code::Unimplemented));
+    assert!(call("", "", b"").is(Code::Unimplemented));
+    let wrong_types = [
+        number_field(1, 7),
+        bytes_field(1, &[0xff, 0xfe]),
+        vec![0xff; 64],
+        vec![0x0a, 0xff, 0xff, 0x7f],
+    ];
+    for payload in wrong_types {
+        for method in
+            ["StartContainer", "CreateContainer", "WaitProcess", "ReadStdout", "SignalProcess"]
+        {
+            let reply = call(AGENT, method, &payload);
+            assert!(reply.is(Code::InvalidArgument), "{method} {payload:?}: {reply:?}");
+        }
+    }
+    assert_eq!(call(HEALTH, "Check", b"").code, 0);
+    assert_serves(&vm, "web");
+    vm.shutdown();
+}
+
+/// Unknown and malformed ids are errors on that call, also where they lead up a tree.
+#[test]
+fn wrong_ids_are_typed_errors() {
+    let vm = boot();
+    let mut raw = vm.raw();
+    for (index, id) in
+        ["", ".", "..", "../../etc", "a/b", "a\0b", &"x".repeat(10_000)].into_iter().enumerate()
+    {
+        let payload = bytes_field(1, id.as_bytes());
+        for (offset, method) in
+            ["StartContainer", "RemoveContainer", "WaitProcess", "SignalProcess"]
+                .into_iter()
+                .enumerate()
+        {
+            let stream_id = u32::try_from(1 + 2 * (4 * index + offset)).unwrap();
+            let reply = raw.call(stream_id, AGENT, method, &payload);
+            assert!(reply.is(Code::InvalidArgument), "{method} {id:?}: {reply:?}");
+        }
+    }
+    assert_serves(&vm, "web");
+    vm.shutdown();
+}
+
+/// A call that is not served says so by its name, whatever is sent with it.
+#[test]
+fn what_is_not_served_says_so_by_name() {
+    const SERVED: [&str; 15] = [
+        "CreateSandbox",
+        "DestroySandbox",
+        "CreateContainer",
+        "StartContainer",
+        "RemoveContainer",
+        "ExecProcess",
+        "SignalProcess",
+        "WaitProcess",
+        "WriteStdin",
+        "ReadStdout",
+        "ReadStderr",
+        "CloseStdin",
+        "TtyWinResize",
+        "GetGuestDetails",
+        "GetOOMEvent",
+    ];
+    let proto =
+        std::fs::read_to_string(guest::workspace().join("protocol/proto/agent.proto")).unwrap();
+    let methods: Vec<&str> = proto
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next())
+        .map(str::trim)
+        .filter(|method| !SERVED.contains(method))
+        .collect();
+    assert_eq!(methods.len(), 42 - SERVED.len(), "{methods:?}");
+    let vm = boot();
+    let mut raw = vm.raw();
+    for (index, method) in methods.iter().enumerate() {
+        let reply =
+            raw.call(u32::try_from(2 * index + 1).unwrap(), AGENT, method, &bytes_field(1, b"web"));
+        assert!(
+            reply.is(Code::Unimplemented) && reply.message.contains(method),
+            "{method}: {reply:?}"
+        );
+    }
+    assert_serves(&vm, "web");
+    vm.shutdown();
+}
+
+/// Ten thousand frames of noise leave a guest that runs containers, in as much memory as before.
+#[test]
+fn noise_is_survived() {
+    let vm = boot();
+    noise(&vm, &mut Noise(1), 20); // what the first noise warms up is no growth
+    assert_serves(&vm, "before");
+    let before = vm.init_memory();
+    let mut seed = Noise(0x5eed);
+    noise(&vm, &mut seed, NOISY_CONNECTIONS);
+    assert_serves(&vm, "after");
+    let after = vm.init_memory();
+    let [grown_from, grown_to] = [&before, &after].map(|memory| memory.number("Anonymous"));
+    assert!(grown_to <= grown_from + 64, "{grown_from} KiB grew to {grown_to} KiB");
+    assert_eq!(after.number("descriptors"), before.number("descriptors"));
+    vm.shutdown();
+}
+
+/// The same noise on the shared serial line ends the noisy client's connections; the line itself stays in step.
+#[test]
+fn noise_on_serial_is_survived() {
+    let transport = Some(TransportKind::Serial);
+    let vm = Vm::boot(&VmConfig {
+        transport,
+        deadline: Duration::from_secs(150),
+        ..VmConfig::default()
+    });
+    noise(&vm, &mut Noise(0x5eed), 20);
+    assert_serves(&vm, "web");
+    vm.shutdown();
+}
+
+/// Sixty-four connections cost no thread, and are closed again.
+#[test]
+fn many_connections_cost_no_thread() {
+    let vm = boot();
+    let before = vm.init_memory();
+    let many: Vec<_> = (0..64).map(|_| vm.connect()).collect();
+    let during = vm.init_memory();
+    assert_eq!(during.number("threads"), 1);
+    assert!(during.number("descriptors") >= before.number("descriptors") + 64);
+    drop(many);
+    assert_serves(&vm, "web");
+    assert_eq!(vm.init_memory().number("descriptors"), before.number("descriptors"));
+    vm.shutdown();
+}
+
+/// The agent's port is the host's alone: a container that connects to it by any address of the guest is not answered.
+#[test]
+fn containers_cannot_reach_the_agent() {
+    let vm = boot();
+    let said = vm.finish("web", &Run::probe(["vsock", "1024"])).facts();
+    for (cid, answer) in said.below("cid.") {
+        assert_ne!(answer, "answered", "by CID {cid}");
+    }
+    assert_eq!(said.below("cid.").len(), 4);
+    assert_serves(&vm, "db");
+    vm.shutdown();
+}
+
+/// Sends frames of noise on so many connections: random bytes, and requests that are almost right.
+fn noise(vm: &Vm, noise: &mut Noise, connections: usize) {
+    for _ in 0..connections {
+        let mut raw = vm.raw();
+        let frames: Vec<u8> = (0..NOISE_FRAMES).flat_map(|_| noise.frame()).collect();
+        raw.send(&frames);
+    }
+}
+
+/// xorshift64: the same noise in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let count = usize::try_from(self.next() % 200).unwrap();
+        (0..count).map(|_| self.next().to_le_bytes()[0]).collect()
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
+        const METHODS: [&str; 8] = [
+            "CreateContainer",
+            "StartContainer",
+            "ExecProcess",
+            "SignalProcess",
+            "ReadStdout",
+            "WriteStdin",
+            "RemoveContainer",
+            "CreateSandbox",
+        ];
+        let payload = self.bytes();
+        let stream_id = u32::try_from(self.next() & 0xffff).unwrap();
+        match self.next() % 8 {
+            0 => payload,
+            1 => frame(stream_id, RESPONSE, 0, &payload),
+            2 => frame(stream_id, REQUEST, 0, &payload),
+            3 => header(u32::try_from(self.next() >> 32).unwrap(), stream_id, REQUEST, 0).to_vec(),
+            _ => {
+                let method = METHODS[usize::try_from(self.next() % 8).unwrap()];
+                frame(stream_id | 1, REQUEST, 0, &request(AGENT, method, &payload))
+            }
+        }
+    }
+}
