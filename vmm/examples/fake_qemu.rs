@@ -1,10 +1,13 @@
 //! Stands for QEMU, or for vhost-device-vsock, in tests that need no guest.
 //!
 //! As QEMU it takes the same arguments, answers on QMP and does what words of the kernel's command line say:
-//! `fake.console=TEXT` (with `_` for a space) prints a console line, then one of `fake.ready`, `fake.wrong` (another line
-//! than READY), `fake.exit=N`, `fake.hang`; without any of them it hangs. `fake.refuse=TEXT` says TEXT on stderr and ends
-//! before QMP; `fake.no-seccomp` does that if it is told to confine itself. After READY it echoes frames, or with
-//! `fake.hangup` closes the port at the first.
+//! - `fake.console=TEXT` (with `_` for a space) prints a console line;
+//! - `fake.ready` says READY on the serial port and then echoes frames, `fake.hangup` with it closes the port at the
+//!   first; `fake.wrong` says something else;
+//! - `fake.exit=N` ends after QMP; `fake.hang`, or nothing, hangs;
+//! - `fake.refuse=TEXT` says TEXT on stderr and ends before QMP, `fake.no-seccomp` does if it is told to confine itself;
+//!   `fake.reset` ends before QMP without a word.
+//!
 //! As the daemon (it is when it is given `--uds-path`) it listens and waits.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a test's stand-in")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's stand-in")]
@@ -35,6 +38,9 @@ fn main() {
     if word("fake.no-seccomp").is_some() && after("-sandbox").is_some() {
         eprintln!("qemu-system-x86_64: -sandbox support is not enabled in this QEMU binary");
         std::process::exit(1);
+    }
+    if word("fake.reset").is_some() {
+        return;
     }
     let qmp = UnixStream::connect(socket_of(&args, "qmp").unwrap()).unwrap();
     std::thread::spawn(move || serve_qmp(qmp));

@@ -1,7 +1,8 @@
 //! Launches one VM, says where it is, and waits: the owner that the tests kill, and a way to try a guest by hand.
 //!
 //! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`, then
-//! `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images.
+//! `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images,
+//! `OWNER_MEMORY=MIB` sets the memory.
 #![allow(clippy::print_stdout, reason = "an example")]
 
 use std::path::Path;
@@ -37,6 +38,9 @@ async fn main() {
         Some("vhost-user-vsock") => Some(TransportKind::VhostUserVsock),
         Some(_) | None => None,
     };
+    if let Ok(Ok(mib)) = std::env::var("OWNER_MEMORY").map(|mib| mib.parse()) {
+        machine.memory_mib = mib;
+    }
     machine.cmdline = rest.iter().skip(1).cloned().collect();
     if let Err(err) = own(&machine, Path::new(run_dir)).await {
         println!("error: {err}");

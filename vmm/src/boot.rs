@@ -12,6 +12,8 @@ use crate::process::Exit;
 /// How long a boot may take if the caller knows no better: a minute also suffices under TCG on a busy machine.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Below this much guest memory, in MiB, a VM that ends without a word has not even unpacked its kernel.
+const SMALL_GUEST: u32 = 64;
 /// How much of QEMU's stderr an error quotes, in bytes: its end.
 const STDERR_QUOTE: usize = 2000;
 
@@ -20,6 +22,8 @@ const STDERR_QUOTE: usize = 2000;
 pub struct Evidence {
     /// How QEMU ended, if it has.
     pub exit: Option<Exit>,
+    /// Guest memory, in MiB.
+    pub memory_mib: u32,
     /// How long was waited.
     pub waited: Duration,
     /// What the console said.
@@ -30,7 +34,10 @@ pub struct Evidence {
 
 /// The error that says why the guest is not ready.
 pub fn explain(evidence: Evidence) -> Error {
-    let Evidence { exit, waited, console, stderr } = evidence;
+    if let Some(detail) = too_small(&evidence) {
+        return Error::GuestMemory { memory_mib: evidence.memory_mib, detail };
+    }
+    let Evidence { exit, memory_mib: _, waited, console, stderr } = evidence;
     let step = console.step().map(str::to_owned);
     let stderr = quote(&stderr);
     match (console.panic(), exit) {
@@ -42,6 +49,19 @@ pub fn explain(evidence: Evidence) -> Error {
     }
 }
 
+/// What shows that the guest has too little memory, if anything does.
+fn too_small(evidence: &Evidence) -> Option<String> {
+    let out_of_memory =
+        |line: &&str| line.contains("deadlocked on memory") || line.contains("Out of memory");
+    if let Some(line) = evidence.console.panic().filter(out_of_memory) {
+        return Some(line.to_owned());
+    }
+    // A kernel that does not fit overwrites itself, and the processor resets.
+    let silent = evidence.exit == Some(Exit::Status(0)) && evidence.console.tail().is_empty();
+    let small = evidence.memory_mib < SMALL_GUEST && evidence.stderr.trim().is_empty();
+    (silent && small).then(|| "the VM ended without a word".to_owned())
+}
+
 /// The error that says why QEMU ended before the guest ran, from its words.
 pub fn explain_refusal(exit: Exit, stderr: &str, memory_mib: u32) -> Error {
     let stderr = quote(stderr);
@@ -50,6 +70,9 @@ pub fn explain_refusal(exit: Exit, stderr: &str, memory_mib: u32) -> Error {
     };
     if let Some(line) = stderr.lines().find(no_memory) {
         return Error::HostMemory { memory_mib, detail: line.to_owned() };
+    }
+    if let Some(line) = stderr.lines().find(|line| line.contains("initrd is too large")) {
+        return Error::GuestMemory { memory_mib, detail: line.to_owned() };
     }
     Error::QemuRefused { exit, stderr }
 }
@@ -73,6 +96,7 @@ mod tests {
         transcript.push(console.as_bytes());
         Evidence {
             exit,
+            memory_mib: 32,
             waited: Duration::from_millis(2500),
             console: transcript,
             stderr: String::new(),
@@ -126,6 +150,23 @@ mod tests {
         let err = explain_refusal(Exit::Status(1), "qemu: -foo: invalid option\n", 64);
         assert!(matches!(&err, Error::QemuRefused { .. }));
         assert!(err.to_string().contains("invalid option"), "{err}");
+    }
+
+    #[test]
+    fn a_guest_that_is_too_small_is_told_so() {
+        let deadlock = "[    0.3] Kernel panic - not syncing: System is deadlocked on memory\n";
+        let text = explain(evidence(Some(Exit::Status(0)), deadlock)).to_string();
+        assert!(
+            text.starts_with("guest: 32 MiB of memory are not enough for it: Kernel panic"),
+            "{text}"
+        );
+        assert!(matches!(explain(evidence(Some(Exit::Status(0)), "")), Error::GuestMemory { .. }));
+        assert!(matches!(explain(evidence(Some(Exit::Signal(9)), "")), Error::VmEnded { .. }));
+        let large = Evidence { memory_mib: 64, ..evidence(Some(Exit::Status(0)), "") };
+        assert!(matches!(explain(large), Error::VmEnded { .. }));
+        let refusal =
+            explain_refusal(Exit::Status(1), "qemu: initrd is too large, cannot support.", 1);
+        assert!(matches!(refusal, Error::GuestMemory { .. }));
     }
 
     #[test]

@@ -74,6 +74,13 @@ pub enum Error {
         /// Who says so, in which words.
         detail: String,
     },
+    /// The guest was given less memory than its kernel and root need.
+    GuestMemory {
+        /// Guest memory asked for, in MiB.
+        memory_mib: u32,
+        /// What shows it.
+        detail: String,
+    },
     /// The guest's kernel panicked before the guest was ready.
     GuestPanicked {
         /// The kernel's own line about it.
@@ -164,6 +171,12 @@ impl fmt::Display for Error {
                 f,
                 "guest memory of {memory_mib} MiB: the host has not enough: {detail}: ask for less, or stop other VMs"
             ),
+            Self::GuestMemory { memory_mib, detail } => {
+                write!(
+                    f,
+                    "guest: {memory_mib} MiB of memory are not enough for it: {detail}: give it more"
+                )
+            }
             Self::GuestPanicked { line, step, console } => {
                 write!(
                     f,
@@ -214,6 +227,7 @@ impl std::error::Error for Error {
             | Self::Transport { .. }
             | Self::QemuRefused { .. }
             | Self::HostMemory { .. }
+            | Self::GuestMemory { .. }
             | Self::GuestPanicked { .. }
             | Self::VmEnded { .. }
             | Self::NotReady { .. }

@@ -25,6 +25,7 @@ pub mod accel;
 pub mod boot;
 pub mod console;
 pub mod error;
+mod instance;
 mod line;
 pub mod machine;
 pub mod mux;

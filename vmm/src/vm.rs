@@ -8,35 +8,27 @@
 //! In the run directory, which is the caller's, stay the logs: `console.log` and `qemu.log`. Sockets live in its
 //! subdirectory `vm`, which goes away with the VM even if the owner is killed (see `rundir`).
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use hyperstart_protocol::{AGENT_PORT, READY_PORT};
-use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::accel::Accel;
-use crate::boot::{self, Evidence};
-use crate::console::{Console, create_private};
 use crate::error::{Error, Result};
+use crate::instance::{END_DEADLINE, Instance};
 use crate::machine::Machine;
 use crate::mux::Mux;
 use crate::plan::{Plan, Transport};
-use crate::process::{Exit, Process, tied};
+use crate::process::{Exit, tied};
 use crate::qemu::{self, Channel, DiskDevice, Wiring};
 use crate::qmp::Qmp;
 use crate::rundir::{RunDir, make_private, make_private_directories};
 use crate::serial::SerialPort;
 use crate::vsock::{self, Daemon, ReadyPort};
 
-/// How long QEMU may take until it answers on QMP.
-const START_DEADLINE: Duration = Duration::from_secs(30);
-/// How long QEMU may take to end when it is told to.
-const QUIT_DEADLINE: Duration = Duration::from_secs(2);
 /// How often a context id is drawn: one in 2^31 is taken for each VM of the host.
 const CID_DRAWS: u32 = 5;
 
@@ -68,18 +60,15 @@ pub enum AgentAddress {
 #[derive(Debug)]
 pub struct Vm {
     // In the order in which they are dropped: QEMU before its daemon, the directory last.
-    qemu: Process,
+    qemu: Instance,
     qmp: Qmp,
-    console: Console,
     readiness: Mutex<Readiness>,
     /// Serves a serial port, from READY on.
     mux: OnceLock<Mux>,
     daemon: Option<Daemon>,
     disks: Vec<DiskDevice>,
     address: AgentAddress,
-    wiring: Wiring,
-    stderr: PathBuf,
-    started: Instant,
+    accel: Accel,
     _dir: RunDir,
 }
 
@@ -135,7 +124,7 @@ impl Vm {
         let said = tokio::select! {
             said = timeout(deadline, readiness.wait()) => said.ok(),
             _ = self.qemu.wait() => None,
-            () = self.console.panicked() => None,
+            () = self.qemu.console().panicked() => None,
             err = self.daemon_ended() => return Err(err),
         };
         match said {
@@ -143,9 +132,15 @@ impl Vm {
                 self.settle(&mut readiness);
                 Ok(())
             }
-            // The line breaks when QEMU ends: its exit explains that better.
-            Some(Err(Error::Io { .. })) | None => Err(self.explain(begun.elapsed()).await),
+            Some(Err(err @ Error::Io { .. })) => {
+                match timeout(END_DEADLINE, self.qemu.wait()).await {
+                    // The line breaks when QEMU ends, and its exit explains more.
+                    Ok(_) => Err(self.qemu.explain(begun.elapsed()).await),
+                    Err(_) => Err(err),
+                }
+            }
             Some(Err(err)) => Err(err),
+            None => Err(self.qemu.explain(begun.elapsed()).await),
         }
     }
 
@@ -166,7 +161,7 @@ impl Vm {
 
     /// What runs guest code.
     pub fn accel(&self) -> Accel {
-        self.wiring.accel
+        self.accel
     }
 
     /// QEMU's process id.
@@ -176,24 +171,22 @@ impl Vm {
 
     /// How long it has been since QEMU was started.
     pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        self.qemu.uptime()
     }
 
     /// The file that has the console's bytes.
     pub fn console_log(&self) -> &Path {
-        self.console.log()
+        self.qemu.console().log()
     }
 
     /// The console's last lines, and what they say about the boot.
     pub fn console(&self) -> crate::console::Transcript {
-        self.console.transcript()
+        self.qemu.console().transcript()
     }
 
     /// Waits until the VM has ended, by itself or not, and its console was read to the end.
     pub async fn wait(&self) -> Exit {
-        let exit = self.qemu.wait().await;
-        self.drain_console().await;
-        exit
+        self.qemu.wait().await
     }
 
     /// Waits until the guest has powered off (it was asked to, by `DestroySandbox`), at most `deadline`; then makes
@@ -209,7 +202,7 @@ impl Vm {
         if let Err(err) = self.qmp.quit().await {
             log::debug!("vm: {err}"); // the kill below does not depend on it
         }
-        if let Ok(exit) = timeout(QUIT_DEADLINE, self.wait()).await {
+        if let Ok(exit) = timeout(END_DEADLINE, self.wait()).await {
             return exit;
         }
         self.kill();
@@ -250,26 +243,6 @@ impl Vm {
             None => std::future::pending().await,
         }
     }
-
-    /// Collects the evidence. After a panic QEMU ends by itself; after an exit the console has an end.
-    async fn explain(&self, waited: Duration) -> Error {
-        if self.console.transcript().panic().is_some() || self.qemu.exit().is_some() {
-            self.drain_console().await;
-        }
-        boot::explain(Evidence {
-            exit: self.qemu.exit(),
-            waited,
-            console: self.console.transcript(),
-            stderr: read_log(&self.stderr),
-        })
-    }
-
-    /// The console's last bytes; not longer than a moment, in case somebody else holds it open.
-    async fn drain_console(&self) {
-        if timeout(QUIT_DEADLINE, self.console.closed()).await.is_err() {
-            log::debug!("console: still open");
-        }
-    }
 }
 
 impl Readiness {
@@ -300,30 +273,20 @@ impl Plan {
             privileged: rustix::process::geteuid().is_root(),
         };
         let control = vsock::bind(&wiring.qmp)?;
-        let stderr = run_dir.join("qemu.log");
-        let started = Instant::now();
-        let qemu = self.start_qemu(machine, &wiring, &stderr)?;
-        let console = match qemu.take_stdout() {
-            Some(stdout) => Console::read(stdout, &run_dir.join("console.log"))?,
-            None => {
-                return Err(Error::io("read the console")(std::io::ErrorKind::BrokenPipe.into()));
-            }
-        };
-        let qmp = connect_qmp(&control, &qemu, &stderr, machine.memory_mib).await?;
-        let disks = qemu::disk_devices(machine, &wiring);
-        let readiness = Mutex::new(readiness);
+        let mut command = tied(&self.qemu);
+        command.args(qemu::arguments(machine, &wiring));
+        log::debug!("vm: start {command:?}");
+        let qemu = Instance::start(command, run_dir, machine.memory_mib)?;
+        let qmp = qemu.connect(&control).await?;
         Ok(Vm {
             qemu,
             qmp,
-            console,
-            readiness,
+            readiness: Mutex::new(readiness),
             mux: OnceLock::new(),
             daemon,
-            disks,
+            disks: qemu::disk_devices(machine, &wiring),
             address,
-            wiring,
-            stderr,
-            started,
+            accel: wiring.accel,
             _dir: dir,
         })
     }
@@ -356,54 +319,4 @@ impl Plan {
             }
         }
     }
-
-    fn start_qemu(&self, machine: &Machine, wiring: &Wiring, stderr: &Path) -> Result<Process> {
-        let log = create_private(stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
-        let mut command = tied(&self.qemu);
-        command.args(qemu::arguments(machine, wiring));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        log::debug!("vm: start {command:?}");
-        Process::spawn("qemu", command)
-    }
-}
-
-/// QEMU's control connection, in command mode, after QEMU has built the whole machine.
-async fn connect_qmp(
-    control: &UnixListener,
-    qemu: &Process,
-    stderr: &Path,
-    memory_mib: u32,
-) -> Result<Qmp> {
-    let connected = async {
-        let (stream, _) =
-            control.accept().await.map_err(Error::io("accept qemu's control connection"))?;
-        let qmp = Qmp::open(stream).await?;
-        qmp.query_status().await?; // answered by the main loop: the machine is built
-        Ok(qmp)
-    };
-    let connected = tokio::select! {
-        connected = timeout(START_DEADLINE, connected) => connected,
-        exit = qemu.wait() => return Err(boot::explain_refusal(exit, &read_log(stderr), memory_mib)),
-    };
-    match connected {
-        Ok(Ok(qmp)) => Ok(qmp),
-        // A connection that breaks is QEMU ending: its words explain that better.
-        Ok(Err(err)) => match timeout(QUIT_DEADLINE, qemu.wait()).await {
-            Ok(exit) => Err(boot::explain_refusal(exit, &read_log(stderr), memory_mib)),
-            Err(_) => Err(err),
-        },
-        Err(_) => {
-            let detail = format!(
-                "qemu does not answer after {} s; {}",
-                START_DEADLINE.as_secs(),
-                read_log(stderr)
-            );
-            Err(Error::Qmp { command: "greeting".into(), detail })
-        }
-    }
-}
-
-/// What QEMU said until now; nothing if even that cannot be read: the failure itself is being reported.
-fn read_log(path: &Path) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }

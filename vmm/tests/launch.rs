@@ -328,3 +328,14 @@ fn a_vm_may_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Vm>();
 }
+
+/// QEMU ends without a word when the guest resets: before we are connected it looks like a refusal, and is none.
+#[tokio::test]
+async fn a_guest_that_ends_qemu_at_once_is_told_from_a_refusal() {
+    let mut setup = setup(&["fake.reset"]);
+    setup.machine.memory_mib = 8;
+    let text = setup.refusal().await.to_string();
+    assert!(text.starts_with("guest: 8 MiB of memory are not enough"), "{text}");
+    setup.machine.memory_mib = 64;
+    assert!(matches!(setup.refusal().await, Error::VmEnded { .. }));
+}
