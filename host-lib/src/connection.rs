@@ -40,6 +40,10 @@ pub(crate) const UNBOUNDED: Option<Duration> = None;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// errno(3): the host's kernel has no vsock. It has no `io::ErrorKind`, and the same number on all of Linux's machines
+/// that run VMs.
+const EAFNOSUPPORT: i32 = 97;
+
 /// How long [`Sandbox::connect_with`](crate::Sandbox::connect_with) tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
@@ -216,8 +220,9 @@ fn judge(err: &io::Error) -> Attempt {
     match err.kind() {
         io::ErrorKind::PermissionDenied => Attempt::Never(Code::PermissionDenied, err.to_string()),
         io::ErrorKind::InvalidInput => Attempt::Never(Code::InvalidArgument, err.to_string()),
-        // No AF_VSOCK in this kernel (EAFNOSUPPORT has no stable kind).
-        _ if err.raw_os_error() == Some(97) => Attempt::Never(Code::Unimplemented, err.to_string()),
+        _ if err.raw_os_error() == Some(EAFNOSUPPORT) => {
+            Attempt::Never(Code::Unimplemented, err.to_string())
+        }
         _ => Attempt::Again(err.to_string()),
     }
 }

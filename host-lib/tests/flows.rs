@@ -220,6 +220,16 @@ async fn a_guest_that_is_not_there_is_unavailable_and_says_why() {
     assert!(text.contains("No such file"), "{text}");
 }
 
+/// Whether this host has no vsock at all, or no such guest: an error of ours, in time.
+#[tokio::test]
+async fn a_vsock_that_leads_nowhere_is_an_error() {
+    let transport = Transport::Vsock { cid: 0x7fff_0000, port: 1024 };
+    let options = ConnectOptions { deadline: Duration::from_millis(300), ..QUICK };
+    let err = Sandbox::connect_with(&transport, options).await.unwrap_err();
+    assert!(matches!(err.code(), Code::Unavailable | Code::Unimplemented), "{err}");
+    assert!(err.to_string().starts_with("connect to vsock:2147418112:1024: "), "{err}");
+}
+
 /// All of it can move between the threads of a runtime.
 #[tokio::test]
 async fn futures_and_streams_are_send() {

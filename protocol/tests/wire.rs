@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hyperstart_protocol::{FRAME_HEADER, MAX_FRAME, PROTOCOL_MAJOR, READY_LINE};
 use hyperstart_protocol::{agent, agent_ttrpc, guest_ttrpc, health_ttrpc, oci, types};
 use protobuf::descriptor::field_descriptor_proto::{Label, Type};
 use protobuf::descriptor::{
@@ -68,6 +69,14 @@ fn services_have_their_names_on_the_wire() {
         .collect();
     assert_eq!(registered, described);
     assert_eq!(registered.len(), 42 + 2 + 2);
+}
+
+/// Limits that two sides keep are ttrpc's own, and the ready line names the version.
+#[test]
+fn constants_agree_with_each_other() {
+    assert_eq!(MAX_FRAME, ttrpc::proto::MESSAGE_LENGTH_MAX);
+    assert_eq!(FRAME_HEADER, ttrpc::proto::MESSAGE_HEADER_LENGTH);
+    assert_eq!(READY_LINE, format!("HYPERSTART READY {PROTOCOL_MAJOR}\n"));
 }
 
 /// The generated code puts numbers and types on the wire as described: a few messages, byte for byte.
