@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::output::{Written, write_whole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -106,9 +107,17 @@ impl Image {
     }
 }
 
-/// Where the description of an image file lies: the same name with `.json` for its ending.
+/// Where the description of an image file lies: `.json` in place of `.erofs` or `.img`, else behind the whole name.
 pub fn beside(path: &Path) -> PathBuf {
-    path.with_extension("json")
+    match path.extension().and_then(OsStr::to_str) {
+        Some("erofs" | "img") => path.with_extension("json"),
+        Some("json") => path.to_path_buf(),
+        Some(_) | None => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".json"); // `alpine-3.20` and `alpine-3.21` are two images
+            name.into()
+        }
+    }
 }
 
 /// A whole file, which is refused if it is larger than `limit` bytes.
@@ -159,6 +168,16 @@ mod tests {
         image.store(&path).unwrap();
         assert_eq!(Image::load(&path).unwrap(), image);
         assert_eq!(ImageConfig::load(&path.with_extension("json")).unwrap(), config);
+    }
+
+    #[test]
+    fn two_images_never_share_a_description() {
+        let at = |name: &str| beside(Path::new(name)).display().to_string();
+        assert_eq!(
+            [at("a.erofs"), at("initrd.img"), at("a.json")],
+            ["a.json", "initrd.json", "a.json"]
+        );
+        assert_eq!([at("alpine-3.20"), at("alpine")], ["alpine-3.20.json", "alpine.json"]);
     }
 
     #[test]

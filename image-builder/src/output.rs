@@ -1,16 +1,22 @@
-//! An output file that appears whole or not at all: it is written beside its place under a temporary name, and renamed
-//! when all is done. Blocks of zeros are left as holes, every byte goes through SHA-256 on its way.
+//! An output file that appears whole or not at all: it is written without a name (`O_TMPFILE`, open(2)) on the file
+//! system of its place and named when all is done, so nothing is left of it whatever ends the program. Where a file
+//! system cannot do that it has a temporary name, which goes when the build fails. Blocks of zeros are left as holes,
+//! every byte goes through SHA-256 on its way.
 
 use crate::error::{Context, Error, Result};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use std::fs::Permissions;
-use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{File, Permissions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// Zeros are left out in units of this size.
 const BLOCK: usize = 4096;
+/// How the names of files begin that are not whole.
+const PREFIX: &str = ".image-builder-";
 
 /// What was written: for manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +29,52 @@ pub struct Written {
     pub sha256: String,
 }
 
+/// A file that is not to be seen yet.
+enum Hidden {
+    Nameless(File),
+    Named(NamedTempFile),
+}
+
+impl Hidden {
+    fn new(directory: &Path) -> Result<Hidden> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => Ok(Hidden::Nameless(File::from(fd))),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
+                Ok(Hidden::Named(tempfile::Builder::new().prefix(PREFIX).tempfile_in(directory)?))
+            }
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Hidden::Nameless(file) => file,
+            Hidden::Named(file) => file.as_file(),
+        }
+    }
+
+    /// Gives it its name. A link cannot take another file's place but a rename can, so there are two steps.
+    fn show(self, path: &Path) -> Result<()> {
+        let named = match self {
+            Hidden::Named(file) => file,
+            Hidden::Nameless(file) => {
+                let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let link = |name: &Path| {
+                    linkat(CWD, source.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW)?;
+                    file.try_clone()
+                };
+                tempfile::Builder::new().prefix(PREFIX).make_in(directory_of(path)?, link)?
+            }
+        };
+        named.persist(path).map_err(|err| err.error)?;
+        Ok(())
+    }
+}
+
 /// A file under construction.
 pub struct Output {
-    file: NamedTempFile,
+    file: Hidden,
     position: u64,
     stored: u64,
     hash: Sha256,
@@ -34,17 +83,11 @@ pub struct Output {
 impl Output {
     /// Starts a file that will be at `path`. Missing parent directories are made.
     pub fn create(path: &Path) -> Result<Output> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| Error::io(format!("create {path:?}: not a file name")))?;
-        let parent = directory_of(path)?;
-        let prefix = format!(".{}.", name.to_string_lossy());
-        let file = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(".tmp")
-            .permissions(Permissions::from_mode(0o644))
-            .tempfile_in(parent)
-            .context(|| format!("create a temporary file in {parent:?}"))?;
+        if path.file_name().is_none() {
+            return Err(Error::io(format!("create {path:?}: not a file name")));
+        }
+        let directory = directory_of(path)?;
+        let file = Hidden::new(directory).context(|| format!("create a file in {directory:?}"))?;
         Ok(Output { file, position: 0, stored: 0, hash: Sha256::new() })
     }
 
@@ -59,14 +102,11 @@ impl Output {
         while !bytes.is_empty() {
             let (run, zeros) = next_run(bytes);
             let (now, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
-            match zeros {
-                true => self
-                    .file
-                    .seek(SeekFrom::Current(i64::try_from(run).unwrap_or(i64::MAX)))
-                    .map(drop),
-                false => self.file.write_all(now),
+            if !zeros {
+                let file = self.file.file();
+                let written = file.write_all_at(now, self.position);
+                written.context(|| format!("write {run} bytes at {}", self.position))?;
             }
-            .context(|| format!("write {:?}", self.file.path()))?;
             self.stored += if zeros { 0 } else { run as u64 };
             self.position += run as u64;
             bytes = rest;
@@ -89,10 +129,10 @@ impl Output {
     /// Gives the file its name; what had this name before is replaced in one step.
     pub fn finish(self, path: &Path) -> Result<Written> {
         let Output { file, position, stored, hash } = self;
-        file.as_file().set_len(position).context(|| format!("set the length of {path:?}"))?;
+        file.file().set_len(position).context(|| format!("set the length of {path:?}"))?;
         let mode = Permissions::from_mode(0o644); // whatever the umask is
-        file.as_file().set_permissions(mode).context(|| format!("chmod {path:?}"))?;
-        file.persist(path).map_err(|err| err.error).context(|| format!("rename to {path:?}"))?;
+        file.file().set_permissions(mode).context(|| format!("chmod {path:?}"))?;
+        file.show(path).context(|| format!("name {path:?}"))?;
         Ok(Written { size: position, stored, sha256: hex(&hash.finalize()) })
     }
 }

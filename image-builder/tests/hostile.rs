@@ -325,3 +325,52 @@ fn a_refused_source_leaves_nothing_behind() {
     );
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
 }
+
+/// Whatever bytes change in an archive: an answer, never a panic, never more than the limits.
+#[test]
+fn a_thousand_broken_archives_are_survived() {
+    let whole = Tar::new()
+        .dir("d")
+        .pax(&[("path", b"long"), ("SCHILY.xattr.user.a", b"b"), ("mtime", b"1.5")])
+        .file("x", &[7; 700])
+        .hard("h", "long")
+        .pax(&[("GNU.sparse.realsize", b"10"), ("GNU.sparse.map", b"0,2,8,2")])
+        .file("s", b"abcd")
+        .symlink("l", "d/x")
+        .char_device("n", (1, 3))
+        .file("d/.wh..wh..opq", b"")
+        .file(".wh.gone", b"")
+        .finish();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("root.tar");
+    let limits = Limits { content: 1 << 20, entries: 1000, ..Limits::default() };
+    let mut state = 1u64;
+    let mut random = move |below: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..1000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            bytes[at] = [0, b'/', b'.', b'7', 0x80, 0xff, b'\n', b'='][random(8)];
+            let block = &mut bytes.as_chunks_mut::<512>().0[at / 512];
+            if random(4) > 0 && block[257..262] == *b"ustar" {
+                seal(block);
+            }
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let request = Request { format: Format::RootfsArchive, limits, ..request(&path) };
+        match image_builder::container::build(
+            &request,
+            dir.path(),
+            &image_builder::progress::Silent,
+        ) {
+            Ok(_) => accepted += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(accepted > 50 && refused > 50, "{accepted} accepted, {refused} refused");
+}
