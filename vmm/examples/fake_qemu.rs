@@ -5,8 +5,8 @@
 //! - `fake.ready` says READY on the serial port and then echoes frames, `fake.hangup` with it closes the port at the
 //!   first; `fake.wrong` says something else;
 //! - `fake.exit=N` ends after QMP; `fake.hang`, or nothing, hangs;
-//! - `fake.refuse=TEXT` says TEXT on stderr and ends before QMP, `fake.no-seccomp` does if it is told to confine itself;
-//!   `fake.reset` ends before QMP without a word.
+//! - `fake.refuse=TEXT` says TEXT on stderr and ends before QMP, `fake.no-seccomp` does if it is told to confine
+//!   itself; `fake.reset` ends before QMP without a word.
 //!
 //! As the daemon (it is when it is given `--uds-path`) it listens and waits.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a test's stand-in")]

@@ -1,7 +1,7 @@
 //! Launches one VM, says where it is, and waits: the owner that the tests kill, and a way to try a guest by hand.
 //!
-//! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`, then
-//! `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images,
+//! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`,
+//! then `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images,
 //! `OWNER_MEMORY=MIB` sets the memory.
 #![allow(clippy::print_stdout, reason = "an example")]
 

@@ -1,11 +1,11 @@
 //! Which accelerator runs guest code.
 //!
-//! `/dev/kvm` existing does not mean that KVM can run a stock kernel: under nested virtualisation in software it exists and
-//! the guest hangs. So KVM is taken only where the processor itself says that it can virtualise (`vmx` or `svm` on x86),
-//! or where `/dev/kvm` opens on arm64; and only for a guest of the host's own architecture. Everything else runs in TCG,
-//! which does the same more slowly. Under TCG the guest sees the host's time stamp counter, so its frequency is looked up
-//! here too: a guest that is told need not measure. `HYPERSTART_ACCEL=kvm|tcg` overrides the choice, not the facts: KVM that cannot be
-//! opened is an error and not a silent TCG.
+//! `/dev/kvm` existing does not mean that KVM can run a stock kernel: under nested virtualisation in software it
+//! exists and the guest hangs. So KVM is taken only where the processor itself says that it can virtualise (`vmx` or
+//! `svm` on x86), or where `/dev/kvm` opens on arm64; and only for a guest of the host's own architecture. Everything
+//! else runs in TCG, which does the same more slowly. Under TCG the guest sees the host's time stamp counter, so its
+//! frequency is looked up here too: a guest that is told need not measure. `HYPERSTART_ACCEL=kvm|tcg` overrides the
+//! choice, not the facts: KVM that cannot be opened is an error and not a silent TCG.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -87,8 +87,9 @@ impl Host {
         }
     }
 
-    /// The frequency of the time stamp counter in kHz, if it is certain. The kernel shows it as the processor's clock where
-    /// it can measure nothing else (no APERF/MPERF) and nothing scales it: in virtual machines, which is where TCG is used.
+    /// The frequency of the time stamp counter in kHz, if it is certain. The kernel shows it as the processor's clock
+    /// where it can measure nothing else (no APERF/MPERF) and nothing scales it: in virtual machines, which is where
+    /// TCG is used.
     pub fn tsc_khz(&self) -> Option<u32> {
         let certain = self.has_flag("hypervisor")
             && self.has_flag("constant_tsc")

@@ -1,7 +1,8 @@
 //! Why a guest did not become ready: the evidence, and what follows from it.
 //!
-//! Pure: who waits collects what is known when the wait ends (`vm`), and [`explain`] makes the one error of it that helps
-//! most. A kernel's panic explains an exit of QEMU, an exit explains a silence; so they are looked at in this order.
+//! Pure: who waits collects what is known when the wait ends (`vm`), and [`explain`] makes the one error of it that
+//! helps most. A kernel's panic explains an exit of QEMU, an exit explains a silence; so they are looked at in this
+//! order.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The guest's console: kept in a bounded log, and understood as far as a failed boot needs it.
 //!
-//! QEMU writes the console to its stdout, and a task here copies it to the log and through a [`Transcript`], which keeps
-//! the last lines, the kernel's panic line and init's last step. A guest that writes for ever fills no disk: at
-//! [`LOG_LIMIT`] the log is moved to `NAME.old` and begun anew. What the guest writes is data, never terminal control:
-//! the transcript holds printable text only (the log has the raw bytes).
+//! QEMU writes the console to its stdout, and a task here copies it to the log and through a [`Transcript`], which
+//! keeps the last lines, the kernel's panic line and init's last step. A guest that writes for ever fills no disk: at
+//! [`LOG_LIMIT`] the log is moved to `NAME.old` and begun anew. What the guest writes is data, never terminal
+//! control: the transcript holds printable text only (the log has the raw bytes).
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};

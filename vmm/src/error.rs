@@ -1,7 +1,7 @@
 //! Why a VM did not start, or stopped serving: one variant for each reason that a person acts on differently.
 //!
-//! A message names the object and, where there is one, the next step. Text that comes from elsewhere (QEMU's stderr, the
-//! guest's console) is quoted at the end, shortened, and made safe for a terminal.
+//! A message names the object and, where there is one, the next step. Text that comes from elsewhere (QEMU's stderr,
+//! the guest's console) is quoted at the end, shortened, and made safe for a terminal.
 
 use std::fmt;
 use std::io;

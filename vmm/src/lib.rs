@@ -1,8 +1,8 @@
 //! Starts the VM of a hyperstart sandbox, and explains why when it does not start.
 //!
-//! This crate is the only place that knows QEMU. A caller says what the VM is ([`Machine`]), launches it ([`Vm::launch`]),
-//! waits until the guest says that it is ready ([`Vm::ready`]) and then talks to it over the byte transport at
-//! [`Vm::address`]. It knows nothing of containers, images or the agent's API.
+//! This crate is the only place that knows QEMU. A caller says what the VM is ([`Machine`]), launches it
+//! ([`Vm::launch`]), waits until the guest says that it is ready ([`Vm::ready`]) and then talks to it over the byte
+//! transport at [`Vm::address`]. It knows nothing of containers, images or the agent's API.
 //!
 //! ```no_run
 //! # async fn example() -> hyperstart_vmm::Result<()> {

@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
-/// Reads up to the next newline, which is taken off. What was read of an unfinished line stays in `partial`, which belongs
-/// to one reader: a call that is cancelled loses nothing.
+/// Reads up to the next newline, which is taken off. What was read of an unfinished line stays in `partial`, which
+/// belongs to one reader: a call that is cancelled loses nothing.
 ///
 /// # Errors
 /// `UnexpectedEof` at the end of the stream, `InvalidData` if the line is longer than `limit` bytes.

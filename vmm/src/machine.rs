@@ -30,8 +30,8 @@ impl MachineKind {
         }
     }
 
-    /// The most disks and shares together, beside two devices of our own: a microvm without ACPI has 8 virtio-mmio slots,
-    /// a PCI bus 30 that are free.
+    /// The most disks and shares together, beside two devices of our own: a microvm without ACPI has 8 virtio-mmio
+    /// slots, a PCI bus 30 that are free.
     pub fn max_devices(self) -> usize {
         match self {
             Self::Microvm => 6,

@@ -10,12 +10,12 @@
 //! tasks own the guest's stream; the routes are shared with the clients' tasks. The rules:
 //!
 //! - Only whole frames are forwarded: a client that dies within one never corrupts the line.
-//! - A frame that breaks the rules (too long, a stream id that is in use or unknown) ends the client that sent it; from the
-//!   guest it ends the line, because there is nothing to go on from.
+//! - A frame that breaks the rules (too long, a stream id that is in use or unknown) ends the client that sent it;
+//!   from the guest it ends the line, because there is nothing to go on from.
 //! - Stream ids of ours are odd and grow, as ttrpc wants it; they are given out by the one task that writes. Those of a
 //!   client that is gone stay reserved until the guest has answered, so that no answer reaches another client.
-//! - Nobody waits for a slow client: what it does not read is queued up to [`MAX_QUEUED`] bytes, then it is dropped. The guest
-//!   may be slow: all clients wait.
+//! - Nobody waits for a slow client: what it does not read is queued up to [`MAX_QUEUED`] bytes, then it is dropped.
+//!   The guest may be slow: all clients wait.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,7 +1,7 @@
 //! What must be found out before anything is started, and what is refused then.
 //!
-//! A missing file, an accelerator that does not work, a transport without its daemon: each is known without QEMU, and is said
-//! better without it. The result is a [`Plan`]: the machine's description made definite for this host.
+//! A missing file, an accelerator that does not work, a transport without its daemon: each is known without QEMU, and
+//! is said better without it. The result is a [`Plan`]: the machine's description made definite for this host.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -1,15 +1,15 @@
 //! Children that never outlive their owner: QEMU and the helper daemons.
 //!
-//! A child must be gone when its owner is, however the owner ends. `Drop` sees to it when the owner lives long enough;
-//! for SIGKILL the kernel must: PR_SET_PDEATHSIG, see prctl(2). Setting it between fork and exec takes `unsafe`, which this
-//! workspace keeps out of host crates, so util-linux's `setpriv` sets it and becomes the program; it costs about 2 ms and
-//! keeps the pid. Two traps of that signal are closed here:
+//! A child must be gone when its owner is, however the owner ends. `Drop` sees to it when the owner lives long
+//! enough; for SIGKILL the kernel must: PR_SET_PDEATHSIG, see prctl(2). Setting it between fork and exec takes
+//! `unsafe`, which this workspace keeps out of host crates, so util-linux's `setpriv` sets it and becomes the
+//! program; it costs about 2 ms and keeps the pid. Two traps of that signal are closed here:
 //!
 //! - the owner may die before the signal is set: a shell compares its parent with the owner's pid after it is set;
 //! - the signal is sent when the *thread* that forked ends: all children are forked by one thread that never ends.
 //!
-//! Children are process groups of their own (a Ctrl-C in the owner's terminal is the owner's business). The exit is known
-//! by pidfd, and only this file reaps.
+//! Children are process groups of their own (a Ctrl-C in the owner's terminal is the owner's business). The exit is
+//! known by pidfd, and only this file reaps.
 
 use std::fmt;
 use std::io;
@@ -84,14 +84,15 @@ enum State {
 }
 
 impl Process {
-    /// Starts `command` from the lasting thread. Its own process group; stdin, stdout and stderr are the caller's choice.
+    /// Starts `command` from the lasting thread. Its own process group; stdin, stdout and stderr are the caller's
+    /// choice.
     ///
     /// # Errors
     /// [`Error::Io`] if the program cannot be started or watched.
     pub fn spawn(name: &'static str, mut command: Command) -> Result<Self> {
         command.process_group(0);
-        let child =
-            spawn_from_lasting_thread(command).map_err(Error::io(format!("start {name}")))?;
+        let operation = format!("start {name} by {:?}", command.get_program());
+        let child = spawn_from_lasting_thread(command).map_err(Error::io(operation))?;
         let mut child = KillOnError(Some(child));
         let pid = child.0.as_ref().map_or(0, Child::id);
         let pidfd = watch(pid).map_err(Error::io(format!("watch {name}")))?;

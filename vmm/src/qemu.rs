@@ -7,13 +7,15 @@
 //!   after its owner has died finds nobody listening and ends.
 //! - The console is QEMU's stdout: its end of file says that all output was seen.
 //! - Every PCI device is given its slot, so that disks have the same names in the guest whatever else there is.
-//! - A kernel that can be told the frequencies of its clocks boots a microvm without PIT and PIC, in a fifth of the time.
-//! - The PCI boards use the microvm's firmware, qboot, which comes with QEMU: it does less than SeaBIOS, and as much as a
-//!   direct kernel needs.
-//! - A microvm's disks get their names in the order of their arguments: QEMU fills its slots from the last, and lists them
-//!   to the kernel in the order in which they were filled.
+//! - A kernel that can be told the frequencies of its clocks boots a microvm without PIT and PIC, in a fifth of the
+//!   time.
+//! - The PCI boards use the microvm's firmware, qboot, which comes with QEMU: it does less than SeaBIOS, and as much
+//!   as a direct kernel needs.
+//! - A microvm's disks get their names in the order of their arguments: QEMU fills its slots from the last, and lists
+//!   them to the kernel in the order in which they were filled.
 //! - `-cpu max` has RDRAND, so that the kernel's first random bytes cost nothing; virtio-rng only where it has not.
-//! - `panic=-1` with `-no-reboot` makes QEMU end when the kernel panics, `reboot=t` when init reboots, with no firmware.
+//! - `panic=-1` with `-no-reboot` makes QEMU end when the kernel panics, `reboot=t` when init reboots, with no
+//!   firmware.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -128,8 +130,8 @@ const PC: &str = "pc,smm=off,vmport=off,hpet=off,usb=off,i8042=off";
 const GIB: u64 = 1 << 30;
 /// The bus clock of QEMU's local APIC timer, under KVM as under TCG.
 const LAPIC_TIMER_KHZ: u32 = 1_000_000;
-/// `tsc=reliable`, `no_timer_check`: QEMU's clocks need no watching; `noreplace-smp`: patching LOCK prefixes out costs more
-/// than it saves under TCG.
+/// `tsc=reliable`, `no_timer_check`: QEMU's clocks need no watching; `noreplace-smp`: patching LOCK prefixes out
+/// costs more than it saves under TCG.
 const KERNEL_WORDS: [&str; 7] = [
     "console=ttyS0",
     "quiet",

@@ -1,11 +1,11 @@
 //! Directories that go away with their owner, and the guardian that sees to it.
 //!
-//! `Drop` removes a [`RunDir`]; but an owner that is killed by SIGKILL drops nothing. So each directory has a guardian: a
-//! shell in a process group of its own that makes the directory, works in it, and reads a pipe whose other end only the
-//! owner holds. End of file means that the owner is gone. The guardian then empties its *working* directory and removes
-//! the name if nothing is in what it names: a successor of the same name is not touched. The guardian makes the directory
-//! itself because an owner may die at any moment, also between making it and having it guarded. An owner that ends in
-//! order removes the directory and then kills the guardian.
+//! `Drop` removes a [`RunDir`]; but an owner that is killed by SIGKILL drops nothing. So each directory has a
+//! guardian: a shell in a process group of its own that makes the directory, works in it, and reads a pipe whose
+//! other end only the owner holds. End of file means that the owner is gone. The guardian then empties its *working*
+//! directory and removes the name if nothing is in what it names: a successor of the same name is not touched. The
+//! guardian makes the directory itself because an owner may die at any moment, also between making it and having it
+//! guarded. An owner that ends in order removes the directory and then kills the guardian.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, BufReader};
@@ -17,8 +17,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::process::Process;
 
-/// Signals of a closing terminal or session must not end a guardian before its work. A file that appears while the tree is
-/// being removed (of a daemon that is dying too) is removed by the next pass.
+/// Signals of a closing terminal or session must not end a guardian before its work. A file that appears while the
+/// tree is being removed (of a daemon that is dying too) is removed by the next pass.
 const GUARD: &str = r#"
 trap '' HUP INT TERM QUIT PIPE
 mkdir -m 700 -- "$1" 2>&1 || exit 1

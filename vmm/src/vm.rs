@@ -115,23 +115,17 @@ impl Vm {
 
     /// Waits until the guest says that it is ready, at most `deadline` from now. Returns at once when it has said so.
     ///
-    /// # Errors
-    /// [`Error::GuestPanicked`], [`Error::VmEnded`], [`Error::NotReady`] with the evidence; [`Error::Daemon`] if the vsock
-    /// daemon ended; [`Error::NotOurGuest`] if something else than our guest speaks.
+    /// # Errors [`Error::GuestPanicked`], [`Error::VmEnded`], [`Error::NotReady`] with the evidence;
+    /// [`Error::Daemon`] if the vsock daemon ended; [`Error::NotOurGuest`] if something else than our guest speaks.
     pub async fn ready(&self, deadline: Duration) -> Result<()> {
-        let mut readiness = self.readiness.lock().await;
         let begun = Instant::now();
         let said = tokio::select! {
-            said = timeout(deadline, readiness.wait()) => said.ok(),
+            said = timeout(deadline, self.hear_ready()) => said.ok(),
             _ = self.qemu.wait() => None,
             () = self.qemu.console().panicked() => None,
             err = self.daemon_ended() => return Err(err),
         };
         match said {
-            Some(Ok(())) => {
-                self.settle(&mut readiness);
-                Ok(())
-            }
             Some(Err(err @ Error::Io { .. })) => {
                 match timeout(END_DEADLINE, self.qemu.wait()).await {
                     // The line breaks when QEMU ends, and its exit explains more.
@@ -139,9 +133,23 @@ impl Vm {
                     Err(_) => Err(err),
                 }
             }
-            Some(Err(err)) => Err(err),
+            Some(said) => said,
             None => Err(self.qemu.explain(begun.elapsed()).await),
         }
+    }
+
+    /// Waits for READY. After it nobody else may say it, and a serial port is served.
+    async fn hear_ready(&self) -> Result<()> {
+        let mut readiness = self.readiness.lock().await;
+        readiness.wait().await?;
+        let mux = match std::mem::replace(&mut *readiness, Readiness::Ready) {
+            Readiness::Serial(port) => port.serve(),
+            Readiness::Port(_) | Readiness::Ready => None,
+        };
+        if let Some(mux) = mux {
+            self.mux.get_or_init(|| mux); // unset until here: only one READY is taken
+        }
+        Ok(())
     }
 
     /// How to reach the agent, once the guest is ready.
@@ -223,17 +231,6 @@ impl Vm {
                 reason: format!("the line has ended: {}", mux.ended().await),
             },
             None => self.daemon_ended().await,
-        }
-    }
-
-    /// After READY: nobody else may say it, and a serial port is served.
-    fn settle(&self, readiness: &mut Readiness) {
-        let mux = match std::mem::replace(readiness, Readiness::Ready) {
-            Readiness::Serial(port) => port.serve(),
-            Readiness::Port(_) | Readiness::Ready => None,
-        };
-        if let Some(mux) = mux {
-            self.mux.get_or_init(|| mux); // unset until here: only one READY is taken
         }
     }
 

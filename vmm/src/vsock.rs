@@ -1,10 +1,11 @@
 //! The vsock transports: who gives the guest its vsock, and where it says READY.
 //!
-//! - `/dev/vhost-vsock`: QEMU asks the host's kernel for a context id, which must be free on the whole host. We draw one at
-//!   random from 2^31 and draw again when QEMU reports that the kernel refused it: the kernel is the one arbiter, so
-//!   two launchers cannot take the same one. READY comes to an AF_VSOCK port of our own, from that context id alone.
-//! - `vhost-device-vsock`, a daemon for each VM (it must be restarted with it): vsock is a unix socket on which a client says
-//!   `CONNECT <port>`; a guest that connects to port N of the host reaches the unix socket `<path>_N`.
+//! - `/dev/vhost-vsock`: QEMU asks the host's kernel for a context id, which must be free on the whole host. We draw
+//!   one at random from 2^31 and draw again when QEMU reports that the kernel refused it: the kernel is the one
+//!   arbiter, so two launchers cannot take the same one. READY comes to an AF_VSOCK port of our own, from that
+//!   context id alone.
+//! - `vhost-device-vsock`, a daemon for each VM (it must be restarted with it): vsock is a unix socket on which a
+//!   client says `CONNECT <port>`; a guest that connects to port N of the host reaches the unix socket `<path>_N`.
 //!
 //! The daemon's socket may exist before the daemon listens; QEMU would be refused. `/proc/net/unix` says which it is.
 

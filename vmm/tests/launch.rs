@@ -1,4 +1,5 @@
-//! Launching against a stand-in for QEMU (`examples/fake_qemu.rs`): every way to fail has its error, and nothing is left.
+//! Launching against a stand-in for QEMU (`examples/fake_qemu.rs`): every way to fail has its error, and nothing is
+//! left.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -338,4 +339,18 @@ async fn a_guest_that_ends_qemu_at_once_is_told_from_a_refusal() {
     assert!(text.starts_with("guest: 8 MiB of memory are not enough"), "{text}");
     setup.machine.memory_mib = 64;
     assert!(matches!(setup.refusal().await, Error::VmEnded { .. }));
+}
+
+/// Each asks with a deadline of its own, also while another waits.
+#[tokio::test]
+async fn several_may_wait_for_ready() {
+    let setup = setup(&["fake.hang"]);
+    let vm = setup.launch().await.unwrap();
+    let (long, short) = (Duration::from_secs(5), Duration::from_millis(100));
+    let begun = Instant::now();
+    tokio::select! {
+        _ = vm.ready(long) => panic!("it is not ready"),
+        waited = vm.ready(short) => assert!(matches!(waited, Err(Error::NotReady { .. }))),
+    }
+    assert!(begun.elapsed() < long);
 }
