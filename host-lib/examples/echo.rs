@@ -1,6 +1,11 @@
 //! Runs `echo helloworld` in a container of a guest that listens on a unix socket, and shows what it says.
 //!
-//! The guest has busybox's image as its first disk: `cargo run --example echo -- /run/hyperstart/pods/demo/agent.sock`
+//! The guest is fresh and has an image with `echo` in it as its first disk. To have one:
+//! ```text
+//! OWNER_DISKS=target/guest/images/busybox.erofs cargo run -p hyperstart-vmm --example owner -- \
+//!     /tmp/vm target/guest/vmlinux target/guest/initrd.img serial
+//! cargo run -p hyperstart --example echo -- /tmp/vm/vm/agent.sock
+//! ```
 
 use std::time::Duration;
 

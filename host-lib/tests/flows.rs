@@ -1,5 +1,5 @@
 //! What a user does with a correct guest: connect, create, run, exec, stream, wait, remove.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 mod fake;
 

@@ -1,6 +1,6 @@
 //! A guest that lies: the host neither panics nor fills its memory, each call fails with an error of its own, and the
 //! connection outlives what is not the end of it. Time is tokio's paused clock, so deadlines cost nothing.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 mod fake;
 

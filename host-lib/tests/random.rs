@@ -1,6 +1,6 @@
 //! 10,000 random frames against a host that is busy: every call ends, nothing panics, and once the guest comes to its
 //! senses the same connection works. Then bytes that are not frames at all.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 mod fake;
 

@@ -1,7 +1,7 @@
 //! The wire does not move: the `.proto` files, the fact table `wire.txt` beside this file, and Kata's own description
 //! of its API (`../shared/kata-agent-api.json`, where it is at hand) say the same, message by message.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,7 @@
 //! A guest made of a few tables, behind the generated server traits: what a correct guest answers, without a VM.
 //! And [`hostile`], which answers with whatever bytes a test gives it.
-#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing)] // each test file uses a part; a test may unwrap
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 use std::collections::VecDeque;
 use std::path::Path;
