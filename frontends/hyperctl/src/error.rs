@@ -24,17 +24,18 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     code: u8,
+    lost: bool,
 }
 
 impl Error {
     /// `message` reads `operation object: cause`.
     pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), hint: None, code: OUR_FAILURE }
+        Error { message: message.into(), hint: None, code: OUR_FAILURE, lost: false }
     }
 
     /// The end of a run whose output nobody reads any more; nothing is printed for it.
     pub fn broken_pipe() -> Error {
-        Error { message: String::new(), hint: None, code: BROKEN_PIPE }
+        Error { code: BROKEN_PIPE, ..Error::new("") }
     }
 
     /// An end that a signal to hyperctl itself asked for.
@@ -60,6 +61,16 @@ impl Error {
     pub fn with_code(mut self, code: u8) -> Error {
         self.code = code;
         self
+    }
+
+    /// Marks it as a symptom: the guest is out of reach, and whoever has the VM may know why.
+    pub fn with_lost(mut self, lost: bool) -> Error {
+        self.lost = lost;
+        self
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     pub fn code(&self) -> u8 {

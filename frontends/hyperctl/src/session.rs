@@ -10,6 +10,7 @@
 //! exec can hold the output open after that; it is given [`LINGER`] of silence, not for ever.
 
 use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use hyperstart::{Container, Process};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::error::{Error, Result};
 use crate::escalation::{Escalation, Step};
 use crate::output;
+use crate::pod::client;
 use crate::pod::output_log::{Stream, Writer};
 use crate::signals::{Event, SIGKILL, Signals};
 use crate::terminal::{self, RawMode};
@@ -35,8 +37,6 @@ pub struct Session<'a> {
     pub process: &'a Process,
     /// Set for a container's own process: signals then go to the container, as Kata's rules for its init want it.
     pub container: Option<&'a Container>,
-    /// The name for errors: `run "busybox"`.
-    pub operation: String,
     pub tty: bool,
     /// Standard input goes to the process.
     pub interactive: bool,
@@ -53,7 +53,7 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(writer: std::io::Result<Writer>) -> Log {
+    pub fn new(writer: io::Result<Writer>) -> Log {
         Log { writer: writer.map_err(Log::complain).ok() }
     }
 
@@ -64,7 +64,7 @@ impl Log {
         }
     }
 
-    fn complain(err: std::io::Error) {
+    fn complain(err: io::Error) {
         output::warn(format_args!("write output log: {err}; the container goes on without it"));
     }
 }
@@ -86,7 +86,8 @@ impl Session<'_> {
     pub async fn run(&self, signals: &mut Signals) -> Result<u8> {
         let (ended, over) = watch::channel(false);
         let waited = async {
-            let status = self.process.wait().await.map_err(|err| self.failed(&err))?;
+            let status = self.process.wait().await;
+            let status = status.map_err(|err| client::guest_error(&err))?;
             ended.send_replace(true);
             Ok(status.code())
         };
@@ -106,7 +107,7 @@ impl Session<'_> {
             err = self.feed() => Err(err),
             err = self.control(signals) => Err(err),
         };
-        if outcome.is_err() {
+        if outcome.as_ref().is_err_and(|err| !err.is_lost()) {
             self.kill().await; // nobody is left to read what it writes
         }
         outcome
@@ -125,7 +126,7 @@ impl Session<'_> {
         loop {
             let length = tokio::select! {
                 biased;
-                length = from.read(&mut chunk) => length.map_err(|err| self.failed(&err))?,
+                length = from.read(&mut chunk) => length.map_err(|err| Session::failed(&err))?,
                 () = silence(&mut over) => return Ok(()),
             };
             let Some(bytes @ [_, ..]) = chunk.get(..length) else { return Ok(()) };
@@ -185,7 +186,7 @@ impl Session<'_> {
             match step {
                 Step::Send(signal) => self.signal(signal).await,
                 Step::Ignore => {}
-                Step::GiveUp => return self.unkillable(),
+                Step::GiveUp => return Session::unkillable(),
             }
         }
     }
@@ -220,15 +221,22 @@ impl Session<'_> {
     }
 
     async fn close_stdin(&self) -> Result<()> {
-        self.process.stdin().shutdown().await.map_err(|err| self.failed(&err))
+        match self.process.stdin().shutdown().await {
+            Ok(()) => Ok(()),
+            // It has ended already, and its input with it.
+            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::BrokenPipe) => Ok(()),
+            Err(err) => Err(Session::failed(&err)),
+        }
     }
 
-    fn failed(&self, err: &dyn std::fmt::Display) -> Error {
-        Error::new(format!("{}: {err}", self.operation))
+    /// A stream of the guest's that failed.
+    fn failed(err: &io::Error) -> Error {
+        let lost = err.kind() == ErrorKind::ConnectionReset;
+        Error::new(err.to_string()).with_lost(lost)
     }
 
-    fn unkillable(&self) -> Error {
-        Error::new(format!("{}: it does not end, not even by SIGKILL", self.operation))
+    fn unkillable() -> Error {
+        Error::new("the process does not end, not even by SIGKILL")
     }
 }
 

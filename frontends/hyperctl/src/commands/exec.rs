@@ -52,13 +52,15 @@ pub async fn run(args: Args) -> Result<u8> {
     let session = Session {
         process: &process,
         container: None,
-        operation,
         tty: args.tty,
         interactive: args.interactive,
         attached: true,
         log: None,
         first_output: Cell::new(None),
     };
-    let _raw = session.prepare().await?;
-    session.run(&mut signals).await
+    let outcome = async {
+        let _raw = session.prepare().await?;
+        session.run(&mut signals).await
+    };
+    outcome.await.context(|| operation)
 }

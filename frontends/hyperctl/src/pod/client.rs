@@ -176,7 +176,7 @@ fn stop_signal(text: &str) -> u32 {
 
 /// An answer of the guest, or of host-lib.
 pub fn guest_error(err: &hyperstart::Error) -> Error {
-    Error::new(err.to_string())
+    Error::new(err.to_string()).with_lost(err.code() == Code::Unavailable)
 }
 
 /// The same for a command that the user gave, with docker's exit codes. Which container or exec it was to be in are ids

@@ -32,6 +32,8 @@ use crate::time;
 
 /// What the guest gets to sync and power off; then the VM is killed.
 const POWER_OFF: Duration = Duration::from_secs(10);
+/// From the first symptom of a dead VM to the fact.
+const AFTERMATH: Duration = Duration::from_millis(500);
 /// What the receipt of a container that has ended may cost.
 const RECEIPT: Duration = Duration::from_secs(2);
 
@@ -70,7 +72,7 @@ pub async fn host(
         output::say_into(&claim.dir.join("host.log"))?;
     }
     let outcome = run(&order, &mut claim, signals, started).await;
-    finish(&order, claim, outcome)
+    finish(&order, store, claim, outcome)
 }
 
 fn describe(order: &Order, id: String) -> State {
@@ -100,13 +102,12 @@ async fn run(
     let stopwatch = Stopwatch::start();
     let boot = progress::during("starting the VM", boot(order, claim, &stopwatch));
     let booted = tokio::select! {
-        booted = boot => booted.context(|| operation.clone())?,
+        booted = boot => booted.context(|| operation)?,
         signal = signals.next_ending() => return Err(Error::interrupted(operation, signal)),
     };
     let session = Session {
         process: &booted.process,
         container: Some(&booted.container),
-        operation,
         tty: order.container.tty(),
         interactive: order.interactive,
         attached: order.attached,
@@ -114,8 +115,9 @@ async fn run(
         first_output: Cell::new(None),
     };
     let outcome = live(&booted, &session, claim, &stopwatch, signals, started).await;
+    let outcome = outcome.context(|| format!("run {:?}", order.container.label));
     if let Some(at) = session.first_output.get() {
-        claim.state.steps.push(stopwatch.step_at("output", at));
+        claim.state.steps.push(stopwatch.step_at(receipt::OUTPUT, at));
     }
     end(order, claim, booted, outcome).await
 }
@@ -134,9 +136,10 @@ async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result
     vm.ready(order.deadline).await.map_err(|err| vm_error(&err))?;
     step(receipt::READY);
     let created = tokio::select! {
-        created = create(order, claim, &vm, &mut step) => created?,
-        exit = vm.wait() => return Err(ended(&vm, exit)),
+        created = create(order, claim, &vm, &mut step) => created,
+        err = failure(&vm) => Err(err),
     };
+    let created = explained(&vm, created).await?;
     claim.state.steps = steps;
     let (sandbox, container, process) = created;
     Ok(Booted { vm, sandbox, container, process })
@@ -181,20 +184,19 @@ async fn live(
     let run = async {
         let _raw = session.prepare().await?;
         let start = booted.container.start().await;
-        start.map_err(|err| client::command_error(&err)).context(|| session.operation.clone())?;
+        start.map_err(|err| client::command_error(&err))?;
         claim.state.steps.push(stopwatch.step("started"));
         claim.state.status = Status::Running { since: time::unix_millis() };
         claim.save()?;
         started(&claim.state)?;
         session.run(signals).await
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         biased; // a VM that ends because its container did is told by the container
         outcome = run => outcome,
-        exit = booted.vm.wait() => {
-            Err(ended(&booted.vm, exit)).context(|| session.operation.clone())
-        }
-    }
+        err = failure(&booted.vm) => Err(err),
+    };
+    explained(&booted.vm, outcome).await
 }
 
 /// Asks the guest for what is worth keeping, and turns the VM off.
@@ -215,11 +217,10 @@ async fn end(order: &Order, claim: &mut Claim, booted: Booted, outcome: Result<u
 }
 
 /// What stays of the pod: nothing, or the record that `ps -a`, `logs` and `inspect` read.
-fn finish(order: &Order, mut claim: Claim, outcome: Result<u8>) -> Result<u8> {
+fn finish(order: &Order, store: &Store, mut claim: Claim, outcome: Result<u8>) -> Result<u8> {
     let ran = claim.state.status != Status::Booting;
     if order.remove || !ran {
-        claim.remove()?;
-        return outcome;
+        return outcome; // dropped, and so removed
     }
     let (exit_code, error) = match &outcome {
         Ok(code) => (*code, None),
@@ -227,7 +228,7 @@ fn finish(order: &Order, mut claim: Claim, outcome: Result<u8>) -> Result<u8> {
     };
     claim.state.status = Status::Exited { at: time::unix_millis(), exit_code, error };
     claim.state.address = None;
-    claim.save()?;
+    store.keep(claim)?;
     outcome
 }
 
@@ -247,6 +248,29 @@ fn attach(machine: &mut Machine, root: &Root) {
 
 fn vm_error(err: &hyperstart_vmm::Error) -> Error {
     Error::new(err.to_string())
+}
+
+/// Waits until the VM ends or can no longer be reached, and says which.
+async fn failure(vm: &Vm) -> Error {
+    let broken = tokio::select! {
+        exit = vm.wait() => return ended(vm, exit),
+        broken = vm.broken() => vm_error(&broken),
+    };
+    match timeout(AFTERMATH, vm.wait()).await {
+        Ok(exit) => ended(vm, exit),
+        Err(_) => broken,
+    }
+}
+
+/// A call that found the guest out of reach is a symptom: an end of the VM says more.
+async fn explained<T>(vm: &Vm, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Err(err) if err.is_lost() => match timeout(AFTERMATH, failure(vm)).await {
+            Ok(cause) => Err(cause),
+            Err(_) => Err(err),
+        },
+        outcome => outcome,
+    }
 }
 
 /// The VM ended and nobody asked it to. The kernel's own words, if it had any, say more than QEMU's exit.

@@ -1,21 +1,24 @@
 //! The pods of this user: one directory each below the state directory, and the rules by which they come and go.
 //!
 //! ```text
+//! <state>/lock             held while a pod is entered, looked for stale, kept or removed: names cannot race
 //! <state>/pods/            0700
-//!     .lock                held while a pod is entered, looked for stale, or removed: names cannot race
-//!     <id>/                0700, from the first moment with lock and state.json in it
+//!     <id>/                0700
 //!         lock             flock: exclusive while the pod's host lives, however it ends
 //!         state.json  output.log  console.log  qemu.log  host.log
-//!         vm/              the VM's sockets; its guardian removes them when the host is killed
+//!         vm/              the VM's sockets
 //! ```
-//! Whether a pod lives is asked of the kernel (its lock is held), not of a pid that may be another's by now. A pod
-//! whose host is gone and that has not said `exited` is stale: the next command that looks removes it.
+//! Whether a pod lives is asked of the kernel (its lock is held), not of a pid that may be another's by now. While it
+//! lives, a guardian (`vmm::RunDir`) stands by its directory and removes it when the host is killed; the record of an
+//! exited pod has none. Should a guardian be killed too, the next command that looks removes what it finds stale.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use hyperstart_vmm::RunDir;
 
 use crate::error::{Context as _, Error, Result};
 use crate::pod::state::{State, Status};
@@ -27,6 +30,7 @@ const ID_BYTES: usize = 6;
 /// The directory of all pods.
 pub struct Store {
     pods: PathBuf,
+    lock: PathBuf,
 }
 
 /// A pod as any hyperctl sees it.
@@ -40,6 +44,8 @@ pub struct Pod {
 pub struct Claim {
     pub dir: PathBuf,
     pub state: State,
+    // In the order in which they are dropped: first the directory goes, then the sign that its host lives.
+    guarded: RunDir,
     _lock: File,
 }
 
@@ -61,7 +67,7 @@ impl Store {
             ))
             .hint(format!("make it yours alone (mode 0700), or set {STATE_DIR_VARIABLE}")));
         }
-        Ok(Store { pods })
+        Ok(Store { pods, lock: state_dir.join("lock") })
     }
 
     /// Enters a new pod. `build` makes its state from the id; the name is taken as soon as this returns.
@@ -81,16 +87,26 @@ impl Store {
         self.enter(state)
     }
 
-    /// Makes the directory complete under another name first, so that a half-made pod is never seen.
+    /// The store is locked: nobody sees the directory before it is complete.
     fn enter(&self, state: State) -> Result<Claim> {
         let dir = self.pods.join(&state.id);
-        let making = self.pods.join(format!(".{}", state.id));
-        make_dir(&making)?;
-        let lock = open_lock(&making.join("lock"))?;
+        let guarded = RunDir::create(&dir).map_err(|err| Error::new(err.to_string()))?;
+        let lock = open_lock(&dir.join("lock"))?;
         lock.lock().context(|| format!("lock pod {:?}", state.name))?;
-        state.save(&making)?;
-        fs::rename(&making, &dir).context(|| format!("enter pod {dir:?}"))?;
-        Ok(Claim { dir, state, _lock: lock })
+        state.save(&dir)?;
+        Ok(Claim { dir, state, guarded, _lock: lock })
+    }
+
+    /// Ends a claim and leaves the pod's record. Its guardian removes what it finds in place, so the record stands aside
+    /// while that ends.
+    pub fn keep(&self, claim: Claim) -> Result<()> {
+        let _store = self.lock()?;
+        claim.save()?;
+        let Claim { dir, state, guarded, _lock } = claim;
+        let aside = self.pods.join(format!(".{}", state.id));
+        fs::rename(&dir, &aside).context(|| format!("keep pod {dir:?}"))?;
+        drop(guarded);
+        fs::rename(&aside, &dir).context(|| format!("keep pod {dir:?}"))
     }
 
     /// All pods, oldest first.
@@ -134,9 +150,8 @@ impl Store {
     }
 
     fn lock(&self) -> Result<File> {
-        let path = self.pods.join(".lock");
-        let lock = open_lock(&path)?;
-        lock.lock().context(|| format!("lock {path:?}"))?;
+        let lock = open_lock(&self.lock)?;
+        lock.lock().context(|| format!("lock {:?}", self.lock))?;
         Ok(lock)
     }
 }
@@ -152,11 +167,6 @@ impl Claim {
     /// Writes the state as it is now.
     pub fn save(&self) -> Result<()> {
         self.state.save(&self.dir)
-    }
-
-    /// Forgets the pod. The lock goes with the directory, which is why this ends the claim.
-    pub fn remove(self) -> Result<()> {
-        remove_dir(&self.dir)
     }
 }
 
@@ -273,8 +283,8 @@ mod tests {
         move |id| State::new(id, name, "busybox".into(), Vm::default())
     }
 
-    #[test]
-    fn a_name_is_taken_while_its_host_lives_and_free_after() {
+    #[tokio::test]
+    async fn a_name_is_taken_while_its_host_lives_and_free_after() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::below(dir.path()).unwrap();
         let claim = store.claim(named("web")).unwrap();
@@ -284,24 +294,40 @@ mod tests {
         assert!(store.claim(named("web")).is_ok());
     }
 
-    #[test]
-    fn a_pod_whose_host_died_is_swept_and_an_exited_one_stays() {
+    #[tokio::test]
+    async fn a_dropped_claim_leaves_nothing_and_a_kept_one_its_record() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::below(dir.path()).unwrap();
-        drop(store.claim(named("killed")).unwrap());
+        drop(store.claim(named("failed")).unwrap());
         let mut done = store.claim(named("done")).unwrap();
         done.state.status = Status::Exited { at: 1, exit_code: 7, error: None };
-        done.save().unwrap();
-        drop(done);
-        let names: Vec<String> =
-            store.list().unwrap().into_iter().map(|pod| pod.state.name).collect();
-        assert_eq!(names, ["done"]);
+        store.keep(done).unwrap();
+        let names = |pods: Vec<Pod>| -> Vec<String> {
+            pods.into_iter().map(|pod| pod.state.name).collect()
+        };
+        assert_eq!(names(store.list().unwrap()), ["done"]);
         let left = fs::read_dir(dir.path().join("pods")).unwrap().count();
-        assert_eq!(left, 2, "the exited pod and the store's lock");
+        assert_eq!(left, 1, "the exited pod");
+        let pod = store.find("done").unwrap();
+        assert!(!pod.is_hosted().unwrap());
+        store.remove(&pod).unwrap();
+        assert!(store.list().unwrap().is_empty());
     }
 
     #[test]
-    fn pods_are_found_by_name_id_and_unique_prefix() {
+    fn what_a_killed_guardian_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::below(dir.path()).unwrap();
+        let stale = dir.path().join("pods/0123456789ab");
+        fs::create_dir(&stale).unwrap();
+        named("stale")("0123456789ab".into()).save(&stale).unwrap();
+        fs::create_dir(dir.path().join("pods/.half-made")).unwrap();
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(dir.path().join("pods")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn pods_are_found_by_name_id_and_unique_prefix() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::below(dir.path()).unwrap();
         let web = store.claim(named("web")).unwrap();

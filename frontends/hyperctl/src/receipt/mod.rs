@@ -29,6 +29,8 @@ pub struct GuestStep {
 
 /// The phase after which host and guest know of each other.
 pub const READY: &str = "ready";
+/// The phase that ends with the first byte of output.
+pub const OUTPUT: &str = "output";
 
 /// What the guest told, in the form in which an exited pod keeps it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -104,6 +106,14 @@ impl Timeline {
         Timeline { title, subtitle: format!("{vm}, {}", describe(guest)), bars }
     }
 
+    /// What the last of the bars came to.
+    pub fn outcome(&self) -> &'static str {
+        match self.bars.last() {
+            Some(bar) if bar.label == host_label(OUTPUT) => "first output",
+            Some(_) | None => "a running container",
+        }
+    }
+
     pub fn total_us(&self) -> u64 {
         self.bars.iter().map(|bar| bar.end_us).max().unwrap_or(0)
     }
@@ -164,7 +174,7 @@ fn host_label(name: &str) -> &str {
         "sandbox" => "create sandbox",
         "created" => "create container",
         "started" => "start container",
-        "output" => "first output",
+        OUTPUT => "first output",
         other => other,
     }
 }

@@ -80,8 +80,8 @@ fn open(svg: &mut String, height: u32) {
 }
 
 fn heading(svg: &mut String, timeline: &Timeline) {
-    let title =
-        format!("{}: {} from start to first output", timeline.title, millis(timeline.total_us()));
+    let (total, outcome) = (millis(timeline.total_us()), timeline.outcome());
+    let title = format!("{}: {total} from start to {outcome}", timeline.title);
     text(svg, (24, 34), ("start", 18, INK), &title);
     text(svg, (24, 57), ("start", 12, FAINT), &timeline.subtitle);
     for (x, color, name) in [(WIDTH - 156, HOST, "host"), (WIDTH - 84, GUEST, "guest")] {

@@ -22,11 +22,12 @@ pub fn render(timeline: &Timeline) -> String {
         })
         .collect();
     format!(
-        "{}\n{}\n\n{}\ntotal {}\n",
+        "{}\n{}\n\n{}\n{} from start to {}\n",
         timeline.title,
         timeline.subtitle,
         output::table(["SIDE", "PHASE", "     START", "      TIME", ""], &rows),
-        millis(total)
+        millis(total),
+        timeline.outcome()
     )
 }
 
@@ -48,7 +49,7 @@ mod tests {
         let text = render(&crate::receipt::tests::sample());
         assert_eq!(text.lines().count(), 4 + 12 + 2, "{text}");
         assert!(text.contains("host   start QEMU           0.00 ms     21.0 ms  █\n"), "{text}");
-        assert!(text.ends_with("\ntotal 468.0 ms\n"), "{text}");
+        assert!(text.ends_with("\n468.0 ms from start to first output\n"), "{text}");
     }
 
     #[test]
