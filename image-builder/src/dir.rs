@@ -169,12 +169,14 @@ fn meta(stat: &Stat, xattrs: BTreeMap<Vec<u8>, Vec<u8>>) -> Meta {
 fn xattrs(directory: &OwnedFd, name: Option<&OsStr>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
     path.push(name.unwrap_or(OsStr::new("."))); // with ".", the link of /proc is followed and none else
-    let mut names = vec![0; XATTR_MAX];
-    let names = match rustix::fs::llistxattr(&path, &mut names[..]) {
-        Ok(size) => names.get(..size).unwrap_or_default().to_vec(),
-        Err(Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
+    let mut names = match rustix::fs::llistxattr(&path, &mut [0u8; 0][..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
+        Ok(_) => vec![0; XATTR_MAX],
         Err(err) => return Err(err).context(|| "list attributes".into()),
     };
+    let size =
+        rustix::fs::llistxattr(&path, &mut names[..]).context(|| "list attributes".into())?;
+    names.truncate(size);
     let mut found = BTreeMap::new();
     let mut value = vec![0; XATTR_MAX];
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {

@@ -1,5 +1,5 @@
 //! `image-builder`: arguments in, library calls, one line about each file that was made.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks there")]
+#![allow(clippy::print_stderr, reason = "a command-line tool speaks there")]
 
 mod cli;
 
@@ -13,7 +13,7 @@ use image_builder::manifest::Manifest;
 use image_builder::output::Written;
 use image_builder::progress::{Terminal, size};
 use image_builder::{Image, busybox, config, container, cpio, erofs, guest, output};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -44,8 +44,7 @@ fn initrd(arguments: &Initrd) -> Result<()> {
     check_output(output)?;
     let written = cpio::write(&tree, compression, output)?;
     Manifest::new(output, format, &written, &tree)?.store(output)?;
-    report(output, &written);
-    Ok(())
+    report(output, &written)
 }
 
 fn rootfs(arguments: &Rootfs) -> Result<()> {
@@ -54,8 +53,7 @@ fn rootfs(arguments: &Rootfs) -> Result<()> {
     check_output(output)?;
     let written = erofs::write(&tree, &shape.options(), output, &Terminal::default())?;
     Manifest::new(output, "erofs", &written, &tree)?.store(output)?;
-    report(output, &written);
-    Ok(())
+    report(output, &written)
 }
 
 fn container_image(arguments: Container) -> Result<()> {
@@ -85,8 +83,7 @@ fn container_image(arguments: Container) -> Result<()> {
         source: built.digest,
     };
     image.store(output)?;
-    report(output, &written);
-    Ok(())
+    report(output, &written)
 }
 
 fn busybox_image(arguments: &Busybox) -> Result<()> {
@@ -107,8 +104,7 @@ fn busybox_image(arguments: &Busybox) -> Result<()> {
         source: String::new(),
     };
     image.store(output)?;
-    report(output, &written);
-    Ok(())
+    report(output, &written)
 }
 
 fn read_words(file: &Path) -> Result<Vec<String>> {
@@ -129,12 +125,9 @@ fn check_output(output: &Path) -> Result<()> {
     .context(|| format!("write {output:?}"))
 }
 
-fn report(output: &Path, written: &Written) {
+fn report(output: &Path, written: &Written) -> Result<()> {
     let Written { size: length, stored, sha256 } = written;
-    println!(
-        "{}: {} ({} on disk), sha256 {sha256}",
-        output.display(),
-        size(*length),
-        size(*stored)
-    );
+    let (length, stored) = (size(*length), size(*stored));
+    let line = format!("{}: {length} ({stored} on disk), sha256 {sha256}\n", output.display());
+    std::io::stdout().write_all(line.as_bytes()).context(|| "write to standard output".into())
 }
