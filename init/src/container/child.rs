@@ -160,7 +160,7 @@ fn become_process(
     terminal: Option<&Terminal>,
     stdio: Option<ChildStdio>,
 ) -> Result<Program> {
-    let credentials = user::resolve(tree, &spec.user)?;
+    let credentials = user::resolve(tree, &spec.user, !has_home(&spec.env))?;
     let program = Program::new(spec.args, spec.env, &credentials.home)?;
     if let Some(terminal) = terminal {
         terminal.control()?;
@@ -237,7 +237,7 @@ impl Program {
         let Some(name) = args.first() else {
             return Err(Error::new(Code::InvalidArgument, "process.args: empty"));
         };
-        if value_of(&env, b"HOME=").is_none_or(<[u8]>::is_empty) {
+        if !has_home(&env) {
             env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
             env.extend(CString::new(format!("HOME={home}")));
         }
@@ -285,6 +285,11 @@ impl Program {
 
 fn is_file(path: &CStr, (device, inode): &(u64, u64)) -> bool {
     nix::sys::stat::stat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (*device, *inode))
+}
+
+/// An empty HOME is none, as other runtimes have it.
+fn has_home(env: &[CString]) -> bool {
+    value_of(env, b"HOME=").is_some_and(|home| !home.is_empty())
 }
 
 fn value_of<'a>(env: &'a [CString], name: &[u8]) -> Option<&'a [u8]> {

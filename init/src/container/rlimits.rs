@@ -5,14 +5,22 @@ use rustix::process::{Resource, Rlimit as Values, setrlimit};
 use super::spec::Rlimit;
 use crate::error::{Context, Result};
 
-/// PID 1 raises its own far up, and a child would inherit that: programs that close every possible descriptor, or keep
-/// a table of them, then take seconds. These are what systemd gives to a service.
-const OPEN_FILES: Values = Values { current: Some(1024), maximum: Some(524_288) };
+/// What a process gets that its spec does not limit: what systemd gives to a service, as docker's containers have it.
+///
+/// PID 1 raises its open files far up, and a child would inherit that: programs that close every possible descriptor,
+/// or keep a table of them, then take seconds. The kernel's limit of processes counts those of one uid in the whole
+/// guest, across containers, and is 180 in a small one: a cgroup's `pids.max` is what limits a container.
+const DEFAULTS: [(Resource, Values); 2] = [
+    (Resource::Nofile, Values { current: Some(1024), maximum: Some(524_288) }),
+    (Resource::Nproc, Values { current: None, maximum: None }),
+];
 
-/// Sets what the spec lists; the rest is the kernel's default.
+/// Sets what the spec lists, and the defaults that it does not.
 pub fn apply(rlimits: &[Rlimit]) -> Result<()> {
-    if !rlimits.iter().any(|rlimit| rlimit.resource == Resource::Nofile) {
-        setrlimit(Resource::Nofile, OPEN_FILES).context(|| "set RLIMIT_NOFILE".to_owned())?;
+    for (resource, values) in DEFAULTS {
+        if !rlimits.iter().any(|rlimit| rlimit.resource == resource) {
+            setrlimit(resource, values).context(|| format!("set {}", name(resource)))?;
+        }
     }
     for Rlimit { resource, soft, hard } in rlimits {
         setrlimit(*resource, Values { current: *soft, maximum: *hard })

@@ -66,9 +66,13 @@ impl Rootfs {
             MountSource::Bind { path, recursive } => bind(path, *recursive, options)?,
         };
         let is_dir = is_directory(mount.as_fd())?;
-        let place =
-            self.tree.create(destination, if is_dir { Leaf::Directory } else { Leaf::File })?;
+        let leaf = if is_dir { Leaf::Directory } else { Leaf::File };
+        let place = self.tree.create(destination, leaf)?;
         let place = self.trusted_place(place, destination, source)?;
+        if is_directory(place.as_fd())? != is_dir {
+            let what = if is_dir { "no directory" } else { "a directory" };
+            return Err(Error::new(Code::InvalidArgument, format!("destination is {what}")));
+        }
         attach_mount(mount.as_fd(), place.as_fd())?;
         if let Some(propagation) = options.propagation {
             set_propagation(mount.as_fd(), propagation)?;
@@ -212,7 +216,7 @@ pub fn attach_mount(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io:
 pub fn empty_read_only_directory() -> Result<OwnedFd> {
     let options = MountOptions {
         attributes: MountAttr::new(INERT.bits().into(), 0),
-        data: vec!["size=0".to_owned(), "nr_inodes=1".to_owned()],
+        data: vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()],
         ..MountOptions::default()
     };
     let mount = new_filesystem(FsType::Tmpfs, "tmpfs", &options)?;

@@ -34,22 +34,24 @@ pub struct Credentials {
     pub home: String,
 }
 
-/// Finds out who `user` is in the container's tree.
-pub fn resolve(tree: &Tree, user: &User) -> Result<Credentials> {
-    let passwd = read(tree, "/etc/passwd")?;
+/// Finds out who `user` is in the container's tree, and with `with_home` where the home is, which is `/` unless known.
+pub fn resolve(tree: &Tree, user: &User, with_home: bool) -> Result<Credentials> {
     match &user.identity {
-        Identity::Ids { uid, gid } => Ok(Credentials {
-            uid: *uid,
-            gid: *gid,
-            groups: user.additional_gids.clone(),
-            home: home_of(&passwd, *uid),
-        }),
+        Identity::Ids { uid, gid } => {
+            // An id is good without any file; one that cannot be read says no home.
+            let passwd = if with_home { read(tree, PASSWD) } else { Ok(String::new()) };
+            let home = passwd.map_or_else(|_| "/".to_owned(), |passwd| home_of(&passwd, *uid));
+            let groups = user.additional_gids.clone();
+            Ok(Credentials { uid: *uid, gid: *gid, groups, home })
+        }
         Identity::Named(name) => {
-            let group = read(tree, "/etc/group")?;
-            look_up(name, &passwd, &group, &user.additional_gids)
+            look_up(name, &read(tree, PASSWD)?, &read(tree, GROUP)?, &user.additional_gids)
         }
     }
 }
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
 
 /// A file that is missing is empty.
 fn read(tree: &Tree, path: &str) -> Result<String> {
@@ -99,12 +101,12 @@ fn look_up(name: &str, passwd: &str, group: &str, additional: &[u32]) -> Result<
         Error::new(Code::NotFound, format!("{what} {name:?}: no such {what} in {file}"))
     };
     let uid = parse_id(user).or(entry.as_ref().map(|entry| entry.uid));
-    let uid = uid.ok_or_else(|| unknown("user", user, "/etc/passwd"))?;
+    let uid = uid.ok_or_else(|| unknown("user", user, PASSWD))?;
     let mut groups = additional.to_vec();
     let gid = match group_name {
         Some(group_name) => parse_id(group_name)
             .or_else(|| gid_of_group(group, group_name))
-            .ok_or_else(|| unknown("group", group_name, "/etc/group"))?,
+            .ok_or_else(|| unknown("group", group_name, GROUP))?,
         None => {
             if let Some(entry) = &entry {
                 groups.extend(groups_listing(group, &entry.name));
