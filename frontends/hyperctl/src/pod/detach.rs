@@ -49,7 +49,7 @@ pub async fn spawn(args: &run::Args) -> Result<u8> {
         tokio::select! {
             report = &mut report => break report.context(operation)?,
             // The host ends its boot in order and says so: that is what we then report.
-            _ = signals.next_ending() => terminate(pid)?,
+            signal = signals.next_ending() => forward(signal, pid)?,
         }
     };
     match report {
@@ -89,9 +89,12 @@ async fn hear(child: &mut Child) -> Result<Report> {
 }
 
 /// The host is our child and not waited for while we hear from it, so the pid is its own.
-fn terminate(pid: Option<Pid>) -> Result<()> {
-    let pid = pid.ok_or_else(|| Error::new("end the host: it has no pid"))?;
-    rustix::process::kill_process(pid, Signal::TERM).context(|| "end the host".into())
+fn forward(signal: u32, pid: Option<Pid>) -> Result<()> {
+    let signal = i32::try_from(signal).ok().and_then(Signal::from_named_raw);
+    let (Some(pid), Some(signal)) = (pid, signal) else {
+        return Err(Error::new("end the host: it cannot be signalled"));
+    };
+    rustix::process::kill_process(pid, signal).context(|| "end the host".into())
 }
 
 /// The host's whole life. Its exit code is read by nobody; the report is what counts.

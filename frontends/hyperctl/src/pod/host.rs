@@ -78,6 +78,7 @@ pub async fn host(
 fn describe(order: &Order, id: String) -> State {
     let name = order.name.clone().unwrap_or_else(|| invent_name(&order.container.label, &id));
     State {
+        process: Some(order.container.process.clone()),
         stop_signal: order.container.stop_signal.clone(),
         ..State::new(id, name, order.container.label.clone(), order.vm.clone())
     }
@@ -167,7 +168,6 @@ async fn create(
     let container = container.map_err(|err| client::guest_error(&err))?;
     step("created");
     claim.state.address = Some(address);
-    claim.state.process = spec.process().clone();
     let process = container.process();
     Ok((sandbox, container, process))
 }
