@@ -184,7 +184,7 @@ fn guest_label(name: &str) -> &str {
         "kernel" => "before the kernel",
         "init" => "kernel",
         "mounts" => "init: mounts",
-        "listening" => "init: listen",
+        "listening" => "init: listening",
         READY => "init: say ready",
         other => other,
     }
