@@ -2,6 +2,7 @@
 
 use harness::{Run, Vm, VmConfig};
 use hyperstart::{Code, Error};
+use std::time::Duration;
 
 fn check(err: &Error, code: Code, text: &str) {
     assert!(err.code() == code && err.message().contains(text), "{:?}: {err}", err.code());
@@ -68,23 +69,30 @@ fn what_cannot_run_is_said_by_name() {
     ];
     for (index, (run, code, text)) in cases.into_iter().enumerate() {
         check(&web.try_exec(&format!("exec-{index}"), &run).err().unwrap(), code, text);
-        let name = format!("web-{index}");
-        // A user or directory may be found missing when the container is made, a binary when it is to run.
-        let started = vm.try_create(&name, &run, |_| {}).map(|container| {
+        if text.starts_with("cwd") {
+            continue; // a container's is made, see below
+        }
+        // A user may be found missing when the container is made, a binary when it is to run.
+        let started = vm.try_create(&format!("web-{index}"), &run, |_| {}).and_then(|container| {
             let started = vm.run("start", container.start());
-            vm.run("remove", container.remove(std::time::Duration::from_secs(5))).unwrap();
+            vm.run("remove", container.remove(Duration::from_secs(5))).unwrap();
             started
         });
-        let started = started.and_then(|started| started);
-        check(
-            &started.expect_err(&format!("{text} is no error of a container's start")),
-            code,
-            text,
-        );
+        let missed = format!("{text} is no error of a container's start");
+        check(&started.expect_err(&missed), code, text);
     }
     assert_eq!(web.exec("fine", &Run::probe(["exit", "6"])).finish().code, 6);
     web.kill();
     web.remove();
+    vm.shutdown();
+}
+
+/// A container's working directory is made if its image has none, as other runtimes do it.
+#[test]
+fn working_directory_of_a_container_is_made() {
+    let vm = Vm::boot(&VmConfig::default());
+    let view = vm.finish("web", &Run::probe(["view"]).cwd("/new/directory")).facts();
+    assert_eq!(view.get("cwd"), "/new/directory");
     vm.shutdown();
 }
 
@@ -99,10 +107,7 @@ fn binary_is_found_by_path() {
 /// A hundred execs cost PID 1 nothing that stays.
 #[test]
 fn execs_leave_nothing_in_pid_1() {
-    let vm = Vm::boot(&VmConfig {
-        deadline: std::time::Duration::from_secs(120),
-        ..VmConfig::default()
-    });
+    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(120), ..VmConfig::default() });
     let web = vm.start("web", &Run::probe(["sleep", "600000"]));
     let run = |count: usize, round: &str| {
         for index in 0..count {
@@ -114,7 +119,11 @@ fn execs_leave_nothing_in_pid_1() {
         vm.init_memory()
     };
     let (before, after) = (run(20, "warm"), run(100, "cold"));
-    assert_eq!(before.number("descriptors"), after.number("descriptors"));
+    // The inspector's own coming and going may show.
+    assert!(
+        after.number("descriptors") <= before.number("descriptors") + 2,
+        "{before:?} {after:?}"
+    );
     assert_eq!((before.number("threads"), after.number("threads")), (1, 1));
     assert!(after.number("Anonymous") <= before.number("Anonymous") + 16, "{before:?} {after:?}");
     web.kill();

@@ -102,11 +102,21 @@ fn signal_to_the_dead_is_not_found() {
     check(&web.signal(libc::SIGTERM).unwrap_err(), Code::NotFound, "ESRCH: No such process");
     let killed = vm.run("SIGKILL", web.container().signal(9));
     assert!(killed.is_ok() || killed.is_err_and(|err| err.code() == Code::NotFound));
-    check(
-        &vm.run("signal 99", web.container().signal(99)).unwrap_err(),
-        Code::InvalidArgument,
-        "99",
-    );
+    web.remove();
+    vm.shutdown();
+}
+
+/// A number that is no signal is refused, and harms nobody.
+#[test]
+fn signal_must_be_one() {
+    let vm = Vm::boot(&VmConfig::default());
+    let web = vm.start("web", &Run::probe(["ignore-signals"]));
+    web.says("ready");
+    for number in [65, 99, u32::MAX] {
+        let refused = vm.run("signal", web.container().signal(number)).unwrap_err();
+        check(&refused, Code::InvalidArgument, "");
+    }
+    web.kill();
     web.remove();
     vm.shutdown();
 }

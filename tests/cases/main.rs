@@ -3,6 +3,8 @@
 
 mod boot;
 mod exec;
+mod failure;
+mod hyperctl;
 mod lifecycle;
 mod protocol;
 mod stdio;

@@ -83,9 +83,10 @@ fn wrong_requests_are_typed_errors() {
         stream_id += 2;
         raw.call(stream_id, service, method, payload)
     };
-    assert!(call("grpc.NoSuchService", "Check", b"").is(Code::Unimplemented));
-    assert!(call(AGENT, "NoSuchMethod", b"").is(Code::Unimplemented));
-    assert!(call("", "", b"").is(Code::Unimplemented));
+    for (service, method) in [("grpc.NoSuchService", "Check"), (AGENT, "NoSuchMethod"), ("", "")] {
+        let reply = call(service, method, b"");
+        assert!(reply.is(Code::Unimplemented), "{service}/{method}: {reply:?}");
+    }
     let wrong_types = [
         number_field(1, 7),
         bytes_field(1, &[0xff, 0xfe]),

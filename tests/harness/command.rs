@@ -134,7 +134,8 @@ impl Place {
         for directory in [self.directory.path().join("tmp"), self.state().join("pods")] {
             // Without a pod there is no such directory.
             let Ok(entries) = fs::read_dir(directory) else { continue };
-            left.extend(entries.flatten().map(|entry| entry.path()));
+            let is_lock = |path: &PathBuf| path.ends_with(".lock"); // one for all pods, for ever
+            left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| !is_lock(path)));
         }
         left
     }

@@ -1,0 +1,225 @@
+//! Every way not to start: hyperctl says which, within its deadline, and leaves nothing behind. And every way to be ended.
+
+use harness::command::{Place, Said};
+use harness::guest;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// It is our failure, it says these words, and nothing is left of it.
+fn assert_refused(place: &Place, said: &Said, words: &[&str]) {
+    assert_eq!((said.code, said.stdout.as_str()), (125, ""), "{said:#?}");
+    for word in words {
+        assert!(said.stderr.contains(word), "{word:?} not in {}", said.stderr);
+    }
+    place.assert_nothing_left();
+}
+
+/// QEMU is not installed: its name, and how to get it.
+#[test]
+fn qemu_is_missing() {
+    let mut place = Place::new();
+    place.set("HYPERSTART_QEMU", "/nowhere/qemu");
+    let said = place.run(["run", "busybox", "true"]);
+    assert_refused(&place, &said, &["/nowhere/qemu", "not found"]);
+}
+
+/// The kernel was not built: where it should be, and how to make it.
+#[test]
+fn kernel_is_missing() {
+    let mut place = Place::new();
+    let directory = place.path("guest");
+    fs::create_dir_all(directory.join("images")).unwrap();
+    for name in ["initrd.img", "images/busybox.erofs", "images/busybox.json"] {
+        std::os::unix::fs::symlink(guest::file(name), directory.join(name)).unwrap();
+    }
+    place.set("HYPERSTART_GUEST_DIR", &directory);
+    let said = place.run(["run", "busybox", "true"]);
+    assert_refused(&place, &said, &["vmlinux", "make kernel"]);
+}
+
+/// The kernel is no kernel: QEMU's own words.
+#[test]
+fn kernel_is_garbage() {
+    let place = Place::new();
+    fs::write(place.path("kernel"), vec![0x5a; 100_000]).unwrap();
+    let said = place.run([
+        "run",
+        "--timeout",
+        "10",
+        "--kernel",
+        place.path("kernel").to_str().unwrap(),
+        "busybox",
+        "true",
+    ]);
+    assert_refused(&place, &said, &[]);
+    assert!(!said.stderr.trim().is_empty());
+}
+
+/// Too little guest memory: the kernel's panic, or its silence, is told as that.
+#[test]
+fn guest_has_too_little_memory() {
+    let place = Place::new();
+    let said = place.run(["run", "--memory", "20", "--timeout", "20", "busybox", "true"]);
+    assert_refused(&place, &said, &["guest"]);
+}
+
+/// More memory than the host has: how much was asked for.
+#[test]
+fn host_has_too_little_memory() {
+    let place = Place::new();
+    let said = place.run(["run", "--memory", "100000000", "busybox", "true"]);
+    assert_refused(&place, &said, &["100000000 MiB"]);
+}
+
+/// A guest that panics: the kernel's own line.
+#[test]
+fn guest_panics() {
+    let place = Place::new();
+    let said = place.run(["run", "--append", "rdinit=/nowhere init=/nowhere", "busybox", "true"]);
+    assert_refused(&place, &said, &["panic"]);
+}
+
+/// A guest that never gets ready: how long was waited, and init's last step.
+#[test]
+fn guest_never_gets_ready() {
+    let place = Place::new();
+    let initrd = place.path("silent.img");
+    let built = Command::new(guest::binary("image-builder"))
+        .args(["initrd", "--init"])
+        .arg(guest::payload("probe"))
+        .arg("--output")
+        .arg(&initrd)
+        .stdout(Stdio::null())
+        .status();
+    assert!(built.unwrap().success());
+    // The probe as PID 1 sleeps: the words after -- are its own (kernel-parameters.txt).
+    let begun = Instant::now();
+    let words = [
+        "run",
+        "--timeout",
+        "5",
+        "--initrd",
+        initrd.to_str().unwrap(),
+        "--append",
+        "-- sleep 1000000",
+        "busybox",
+        "true",
+    ];
+    let said = place.run(words);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_refused(&place, &said, &["not ready after 5"]);
+}
+
+/// The vsock daemon is missing where it was asked for: its name.
+#[test]
+fn daemon_is_missing() {
+    let mut place = Place::new();
+    place.set("PATH", "/nowhere");
+    place.set("HOME", "/nowhere");
+    place.set("CARGO_HOME", "/nowhere");
+    place.set("HYPERSTART_QEMU", "/usr/bin/qemu-system-x86_64");
+    let said = place.run(["run", "--transport", "vhost-user-vsock", "busybox", "true"]);
+    assert_refused(&place, &said, &["vhost-device-vsock"]);
+}
+
+/// A hyperctl that is killed takes its VM with it: no process stays, and no socket.
+#[test]
+fn killed_hyperctl_leaves_nothing() {
+    let place = Place::new();
+    let mut command = place.command(["run", "--name", "web", "busybox", "sleep", "1000"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the pod runs", || place.run(["ps"]).stdout.contains("Up"));
+    assert!(place.processes().len() > 1, "a VM runs");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("its processes are gone", || place.processes().is_empty());
+    assert!(!place.run(["ps", "-a"]).ok().contains("web"));
+    place.assert_nothing_left();
+}
+
+/// The same of a hyperctl that boots, at any moment of it.
+#[test]
+fn hyperctl_killed_while_booting_leaves_nothing() {
+    let place = Place::new();
+    for milliseconds in [30, 150, 400, 800] {
+        let mut command = place.command(["run", "busybox", "sleep", "1000"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        until("its processes are gone", || place.processes().is_empty());
+        place.run(["ps", "-a"]).ok();
+        place.assert_nothing_left();
+    }
+}
+
+/// A detached host that is killed takes its VM with it too.
+#[test]
+fn killed_host_leaves_nothing() {
+    let place = Place::new();
+    place.run(["run", "-d", "--name", "web", "busybox", "sleep", "1000"]).ok();
+    let host = place
+        .processes()
+        .into_iter()
+        .find(|(_, words)| words.contains("hyperctl"))
+        .expect("a host runs");
+    signal(host.0, Signal::SIGKILL);
+    until("its processes are gone", || place.processes().is_empty());
+    let exec = place.run(["exec", "web", "true"]);
+    assert_eq!(exec.code, 125, "{exec:?}");
+    place.run(["ps", "-a"]).ok();
+    place.assert_nothing_left();
+}
+
+/// A QEMU that is killed under its pod is told, and the pod is over.
+#[test]
+fn killed_qemu_ends_the_pod() {
+    let place = Place::new();
+    let mut command = place.command(["run", "--rm", "busybox", "sleep", "1000"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the pod runs", || place.run(["ps"]).stdout.contains("Up"));
+    let qemu = place
+        .processes()
+        .into_iter()
+        .find(|(_, words)| words.contains("qemu-system"))
+        .expect("a VM runs");
+    signal(qemu.0, Signal::SIGKILL);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("qemu"), "{output:?}");
+    place.assert_nothing_left();
+}
+
+/// SIGTERM asks hyperctl to end in order: the container is stopped, the VM is gone.
+#[test]
+fn terminated_hyperctl_ends_in_order() {
+    let place = Place::new();
+    let mut command = place.command([
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 12' TERM; while true; do sleep 0.1; done",
+    ]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the pod runs", || place.run(["ps"]).stdout.contains("Up"));
+    signal(child.id(), Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(12));
+    place.assert_nothing_left();
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
