@@ -4,7 +4,7 @@
 //! - `fake.console=TEXT` (with `_` for a space) prints a console line;
 //! - `fake.ready` says READY on the serial port and then echoes frames, `fake.hangup` with it closes the port at the
 //!   first; `fake.wrong` says something else;
-//! - `fake.exit=N` ends after QMP; `fake.hang`, or nothing, hangs;
+//! - `fake.stop` tells by QMP that the guest stands still; `fake.exit=N` ends after QMP; `fake.hang`, or nothing, hangs;
 //! - `fake.refuse=TEXT` says TEXT on stderr and ends before QMP, `fake.no-seccomp` does if it is told to confine
 //!   itself; `fake.reset` ends before QMP without a word.
 //!
@@ -43,7 +43,8 @@ fn main() {
         return;
     }
     let qmp = UnixStream::connect(socket_of(&args, "qmp").unwrap()).unwrap();
-    std::thread::spawn(move || serve_qmp(qmp));
+    let stops = word("fake.stop").is_some();
+    std::thread::spawn(move || serve_qmp(qmp, stops));
     if let Some(text) = word("fake.console=") {
         println!("{}", text.replace('_', " "));
     }
@@ -73,13 +74,17 @@ fn socket_of(args: &[String], id: &str) -> Option<String> {
     chardev.split_once("path=").map(|(_, path)| path.to_owned())
 }
 
-fn serve_qmp(stream: UnixStream) {
+fn serve_qmp(stream: UnixStream, stops: bool) {
+    let status = if stops { "internal-error" } else { "running" };
     let mut writer = stream.try_clone().unwrap();
     writer.write_all(b"{\"QMP\": {}}\n").unwrap();
     for line in BufReader::new(stream).lines() {
         let command: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let answer = serde_json::json!({"return": {"status": "running"}, "id": command["id"]});
+        let answer = serde_json::json!({"return": {"status": status}, "id": command["id"]});
         writer.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        if command["execute"] == "query-status" && stops {
+            writer.write_all(b"{\"event\": \"STOP\"}\n").unwrap();
+        }
         if command["execute"] == "quit" {
             std::process::exit(0);
         }

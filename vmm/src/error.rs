@@ -101,6 +101,13 @@ pub enum Error {
         /// The console's last lines.
         console: String,
     },
+    /// QEMU has stopped the guest, which stands still now.
+    VmStopped {
+        /// QEMU's run state, such as `internal-error`.
+        status: String,
+        /// What QEMU said: its beginning.
+        stderr: String,
+    },
     /// The guest did not say that it is ready within the deadline.
     NotReady {
         /// How long was waited.
@@ -192,6 +199,11 @@ impl fmt::Display for Error {
                 Quote("qemu said", stderr),
                 Quote("console", console)
             ),
+            Self::VmStopped { status, stderr } => write!(
+                f,
+                "vm: qemu has stopped the guest ({status}): if it runs by KVM, this host cannot: use HYPERSTART_ACCEL=tcg{}",
+                Quote("qemu said", stderr)
+            ),
             Self::NotReady { waited, step, stderr, console } => write!(
                 f,
                 "guest: not ready after {:.1} s{}{}{}",
@@ -230,6 +242,7 @@ impl std::error::Error for Error {
             | Self::GuestMemory { .. }
             | Self::GuestPanicked { .. }
             | Self::VmEnded { .. }
+            | Self::VmStopped { .. }
             | Self::NotReady { .. }
             | Self::NotOurGuest { .. }
             | Self::Daemon { .. }

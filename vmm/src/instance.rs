@@ -22,6 +22,8 @@ use crate::qmp::Qmp;
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long QEMU may take to end, or its console to be read, when it must.
 pub(crate) const END_DEADLINE: Duration = Duration::from_secs(2);
+/// How much of what QEMU says about a guest that it has stopped is quoted.
+const STOP_LINES: usize = 3;
 
 /// A QEMU process.
 #[derive(Debug)]
@@ -98,6 +100,17 @@ impl Instance {
             }
             Some(_) | None => self.explain(self.started.elapsed()).await,
         }
+    }
+
+    /// Waits until QEMU has stopped the guest, and says so. QEMU dumps registers then: the first lines say why.
+    pub(crate) async fn stopped(&self, qmp: &Qmp) -> Error {
+        qmp.stopped().await;
+        let status = match qmp.query_status().await {
+            Ok(status) => status,
+            Err(err) => err.to_string(),
+        };
+        let stderr = self.stderr().lines().take(STOP_LINES).collect::<Vec<_>>().join("\n");
+        Error::VmStopped { status, stderr: boot::quote(&stderr) }
     }
 
     /// Waits until it has ended and its console was read to the end.

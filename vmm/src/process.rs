@@ -218,7 +218,7 @@ const RUN_IF_OWNER_LIVES: &str = r#"test "$PPID" = "$1" || exit 1; shift; exec "
 /// A command for `program` that the kernel kills when this process dies.
 pub fn tied(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
+    command.args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
     command.arg(std::process::id().to_string()).arg(program);
     command
 }

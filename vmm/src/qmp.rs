@@ -23,14 +23,20 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 /// Commands that wait to be sent.
 const QUEUE: usize = 16;
 
-/// Why QEMU says that it stops: the reason of its SHUTDOWN event, such as `guest-reset` or `host-qmp-quit`.
-pub type ShutdownReason = String;
+/// What QEMU has told by events.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    /// The guest stands still (STOP).
+    stopped: bool,
+    /// Why QEMU ends (SHUTDOWN).
+    shutdown: Option<String>,
+}
 
 /// A connection in command mode.
 #[derive(Debug)]
 pub struct Qmp {
     requests: mpsc::Sender<Request>,
-    shutdown: watch::Receiver<Option<ShutdownReason>>,
+    told: watch::Receiver<Told>,
 }
 
 #[derive(Debug)]
@@ -51,7 +57,7 @@ impl Qmp {
     {
         let (reader, writer) = tokio::io::split(stream);
         let (requests, queue) = mpsc::channel(QUEUE);
-        let (report, shutdown) = watch::channel(None);
+        let (report, told) = watch::channel(Told::default());
         let mut connection = Connection {
             reader: BufReader::new(reader),
             line: Vec::new(),
@@ -68,7 +74,7 @@ impl Qmp {
             return Err(failed("greeting", "the peer does not speak QMP"));
         }
         tokio::spawn(connection.serve(queue));
-        let qmp = Self { requests, shutdown };
+        let qmp = Self { requests, told };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok(qmp)
     }
@@ -120,9 +126,17 @@ impl Qmp {
         self.execute("system_powerdown", json!({})).await.map(drop)
     }
 
-    /// Why QEMU stops, once it has said so.
-    pub fn shutdown_reason(&self) -> Option<ShutdownReason> {
-        self.shutdown.borrow().clone()
+    /// Why QEMU ends, once it has said so: such as `guest-reset` or `host-qmp-quit`.
+    pub fn shutdown_reason(&self) -> Option<String> {
+        self.told.borrow().shutdown.clone()
+    }
+
+    /// Waits until the guest stands still: QEMU has stopped it, and ends only when it is told to.
+    pub async fn stopped(&self) {
+        if self.told.clone().wait_for(|told| told.stopped).await.is_err() {
+            // The connection has ended without it: QEMU is gone, which others see.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -137,7 +151,7 @@ struct Connection<R, W> {
     writer: W,
     pending: HashMap<u64, oneshot::Sender<std::result::Result<Value, String>>>,
     next_id: u64,
-    report: watch::Sender<Option<ShutdownReason>>,
+    report: watch::Sender<Told>,
 }
 
 impl<R, W> Connection<BufReader<R>, W>
@@ -201,9 +215,15 @@ where
     }
 
     fn event(&self, name: &str, data: Option<&Value>) {
-        if name == "SHUTDOWN" {
-            let reason = data.and_then(|data| data.get("reason")).and_then(Value::as_str);
-            self.report.send_replace(Some(reason.unwrap_or("unknown").to_owned()));
+        match name {
+            "SHUTDOWN" => {
+                let reason = data.and_then(|data| data.get("reason")).and_then(Value::as_str);
+                let reason = reason.unwrap_or("unknown").to_owned();
+                self.report.send_modify(|told| told.shutdown = Some(reason));
+            }
+            "STOP" => self.report.send_modify(|told| told.stopped = true),
+            "RESUME" => self.report.send_modify(|told| told.stopped = false),
+            _ => log::debug!("qmp: event {name}"),
         }
     }
 }
@@ -213,6 +233,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncBufReadExt, DuplexStream};
 
+    const STOP: &str = "{\"event\": \"STOP\"}\n";
     const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n";
 
     /// Answers each command by `answer(name)`, to which the id is added.
@@ -225,7 +246,7 @@ mod tests {
             let mut reply = answer(command["execute"].as_str().unwrap());
             reply["id"] = command["id"].clone();
             let event = "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": false, \"reason\": \"host-qmp-quit\"}}\n";
-            writer.write_all(format!("{event}{reply}\r\n").as_bytes()).await.unwrap();
+            writer.write_all(format!("{STOP}{event}{reply}\r\n").as_bytes()).await.unwrap();
         }
     }
 
@@ -245,6 +266,7 @@ mod tests {
         .unwrap();
         assert_eq!(qmp.query_status().await.unwrap(), "running");
         qmp.quit().await.unwrap();
+        timeout(COMMAND_DEADLINE, qmp.stopped()).await.unwrap();
         assert_eq!(qmp.shutdown_reason().as_deref(), Some("host-qmp-quit"));
     }
 

@@ -110,8 +110,9 @@ pub fn make_private(path: &Path) -> Result<()> {
 }
 
 fn start_guardian(path: &Path) -> Result<Process> {
-    let mut command = Command::new("sh");
+    let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(GUARD).arg("hyperstart-guardian").arg(path).env("LC_ALL", "C");
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"); // the owner's own may lack mkdir and find
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     Process::spawn("guardian", command)
 }

@@ -124,6 +124,7 @@ impl Vm {
             _ = self.qemu.wait() => None,
             () = self.qemu.console().panicked() => None,
             err = self.daemon_ended() => return Err(err),
+            err = self.qemu.stopped(&self.qmp) => return Err(err),
         };
         match said {
             Some(Err(err @ Error::Io { .. })) => {
@@ -222,15 +223,20 @@ impl Vm {
         self.qemu.kill();
     }
 
-    /// Waits until the way to the agent has broken while the VM may still run, and says how. Only after
-    /// [`Vm::ready`]; for ever where nothing of ours is in between.
+    /// Waits until the agent cannot be reached any more though QEMU may still run, and says why. Only after
+    /// [`Vm::ready`]; [`Vm::wait`] waits for the end of QEMU itself.
     pub async fn broken(&self) -> Error {
+        tokio::select! {
+            reason = self.line_ended() => Error::Transport { transport: "serial", reason },
+            err = self.daemon_ended() => err,
+            err = self.qemu.stopped(&self.qmp) => err,
+        }
+    }
+
+    async fn line_ended(&self) -> String {
         match self.mux.get() {
-            Some(mux) => Error::Transport {
-                transport: "serial",
-                reason: format!("the line has ended: {}", mux.ended().await),
-            },
-            None => self.daemon_ended().await,
+            Some(mux) => format!("the line has ended: {}", mux.ended().await),
+            None => std::future::pending().await,
         }
     }
 

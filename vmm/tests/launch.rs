@@ -217,6 +217,17 @@ async fn a_guest_that_is_never_ready_is_explained_at_the_deadline() {
     assert!(text.contains("console:\n    init: listen"), "{text}");
 }
 
+/// KVM that cannot run the guest stops it, and QEMU goes on.
+#[tokio::test]
+async fn a_guest_that_qemu_has_stopped_is_not_waited_for() {
+    let begun = Instant::now();
+    let err = setup(&["fake.stop"]).failure(Duration::from_secs(60)).await;
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let text = err.to_string();
+    assert!(text.starts_with("vm: qemu has stopped the guest (internal-error)"), "{text}");
+    assert!(text.contains("HYPERSTART_ACCEL=tcg"), "{text}");
+}
+
 #[tokio::test]
 async fn another_guest_than_ours_is_recognised() {
     let err = setup(&["fake.wrong"]).failure(Duration::from_secs(20)).await;
