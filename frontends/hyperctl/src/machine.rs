@@ -14,8 +14,8 @@ use crate::pod::state::Vm;
 #[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
 #[command(next_help_heading = "Virtual machine")]
 pub struct MachineFlags {
-    /// Guest memory
-    #[arg(long, value_name = "MiB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Guest memory; 1g is 1024
+    #[arg(long, value_name = "MiB", default_value_t = 64, value_parser = memory_mib)]
     memory: u32,
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -126,6 +126,19 @@ impl MachineFlags {
     }
 }
 
+/// MiB, with or without docker's `m`, or GiB as `g`.
+fn memory_mib(text: &str) -> std::result::Result<u32, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number = digits.parse::<u32>().ok().filter(|number| *number > 0);
+    let unit = text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase();
+    let mib = match unit.as_str() {
+        "" | "m" | "mb" | "mib" => number,
+        "g" | "gb" | "gib" => number.and_then(|number| number.checked_mul(1024)),
+        _ => None,
+    };
+    mib.ok_or_else(|| "a number of MiB, such as 64, or 1g".to_string())
+}
+
 fn contradiction(flag: &str, needed: &str) -> Error {
     Error::new(format!("{flag}: it is used with {needed} only"))
         .hint(format!("add {needed}, or leave {flag} out"))
@@ -200,6 +213,16 @@ mod tests {
         assert_eq!(machine.kind, MachineKind::Pc);
         assert_eq!(machine.transport, Some(TransportKind::Serial));
         assert_eq!(machine.cmdline, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn memory_is_in_mib_unless_it_says_otherwise() {
+        assert_eq!(memory_mib("64"), Ok(64));
+        assert_eq!(memory_mib("96M"), Ok(96));
+        assert_eq!(memory_mib("2g"), Ok(2048));
+        for bad in ["", "0", "-1", "1k", "m", "1.5g", "4194304g"] {
+            assert!(memory_mib(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

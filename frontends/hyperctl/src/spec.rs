@@ -26,7 +26,7 @@ pub const ROOTFS_TAG: &str = "rootfs";
 #[derive(Clone, Debug, Default, clap::Args, Deserialize, Serialize)]
 pub struct ProcessFlags {
     /// Environment variable; without a value, hyperctl's own
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub env: Vec<String>,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
@@ -34,6 +34,14 @@ pub struct ProcessFlags {
     /// User, by name or number, looked up in the container
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
+}
+
+/// A variable has a name.
+fn variable(text: &str) -> std::result::Result<String, String> {
+    match name(text) {
+        "" => Err("a name is missing before the value".to_string()),
+        _ => Ok(text.to_string()),
+    }
 }
 
 /// Where a container's root filesystem comes from.

@@ -120,7 +120,15 @@ async fn run(
     if let Some(at) = session.first_output.get() {
         claim.state.steps.push(stopwatch.step_at(receipt::OUTPUT, at));
     }
-    end(order, claim, booted, outcome).await
+    if !order.remove && outcome.is_ok() {
+        keep_receipt(claim, &booted.sandbox).await;
+    }
+    tokio::select! {
+        () = power_off(&booted) => {}
+        // The user has seen the end already and will not wait: the VM is killed when it is dropped.
+        _ = signals.next_ending() => {}
+    }
+    outcome
 }
 
 /// Up to a container that is created, with its process held before its first instruction.
@@ -199,21 +207,20 @@ async fn live(
     explained(&booted.vm, outcome).await
 }
 
-/// Asks the guest for what is worth keeping, and turns the VM off.
-async fn end(order: &Order, claim: &mut Claim, booted: Booted, outcome: Result<u8>) -> Result<u8> {
-    let Booted { vm, sandbox, .. } = booted;
-    if !order.remove && outcome.is_ok() {
-        // A record without a receipt is still a record.
-        if let Ok(Ok(receipt)) = timeout(RECEIPT, client::receipt(&sandbox)).await {
-            claim.state.receipt = Some(receipt);
-        }
+/// Asks for the boot receipt while there is somebody to ask. A record without one is still a record.
+async fn keep_receipt(claim: &mut Claim, sandbox: &Sandbox) {
+    if let Ok(Ok(receipt)) = timeout(RECEIPT, client::receipt(sandbox)).await {
+        claim.state.receipt = Some(receipt);
     }
+}
+
+/// Ends the guest in order, so that what it wrote to shared directories arrives; or else kills it.
+async fn power_off(booted: &Booted) {
     // Whether it says yes or is gone already: the shutdown below waits for the fact, and enforces it.
-    if let Ok(Err(err)) = timeout(POWER_OFF, sandbox.destroy()).await {
+    if let Ok(Err(err)) = timeout(POWER_OFF, booted.sandbox.destroy()).await {
         log::debug!("destroy sandbox: {err}");
     }
-    log::debug!("vm: qemu {}", vm.shutdown(POWER_OFF).await);
-    outcome
+    log::debug!("vm: qemu {}", booted.vm.shutdown(POWER_OFF).await);
 }
 
 /// What stays of the pod: nothing, or the record that `ps -a`, `logs` and `inspect` read.
