@@ -2,12 +2,12 @@
 //!
 //! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`,
 //! then `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images,
-//! `OWNER_MEMORY=MIB` sets the memory.
+//! `OWNER_MEMORY=MIB` sets the memory, `OWNER_PMEM=nvdimm` takes that device.
 #![allow(clippy::print_stdout, reason = "an example")]
 
 use std::path::Path;
 
-use hyperstart_vmm::{Boot, Disk, Machine, MachineKind, Result, TransportKind, Vm, boot};
+use hyperstart_vmm::{Boot, Disk, Machine, MachineKind, PmemKind, Result, TransportKind, Vm, boot};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -40,6 +40,9 @@ async fn main() {
     };
     if let Ok(Ok(mib)) = std::env::var("OWNER_MEMORY").map(|mib| mib.parse()) {
         machine.memory_mib = mib;
+    }
+    if std::env::var("OWNER_PMEM").as_deref() == Ok("nvdimm") {
+        machine.pmem = PmemKind::Nvdimm;
     }
     machine.cmdline = rest.iter().skip(1).cloned().collect();
     if let Err(err) = own(&machine, Path::new(run_dir)).await {

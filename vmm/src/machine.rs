@@ -63,7 +63,7 @@ pub enum PmemKind {
     /// virtio-pmem-pci: any file whose size is a multiple of 2 MiB, with DAX.
     #[default]
     VirtioPmem,
-    /// An ACPI NVDIMM: DAX only if the guest's kernel gives plain regions a page map.
+    /// An ACPI NVDIMM, for the root alone: DAX only if the guest's kernel gives plain regions a page map.
     Nvdimm,
 }
 

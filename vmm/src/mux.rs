@@ -14,7 +14,7 @@
 //!   from the guest it ends the line, because there is nothing to go on from.
 //! - Stream ids of ours are odd and grow, as ttrpc wants it; they are given out by the one task that writes. Those of a
 //!   client that is gone stay reserved until the guest has answered, so that no answer reaches another client.
-//! - Nobody waits for a slow client: what it does not read is queued up to [`MAX_QUEUED`] bytes, then it is dropped.
+//! - Nobody waits for a slow client: what it does not read is queued up to 16 MiB, then it is dropped.
 //!   The guest may be slow: all clients wait.
 
 use std::collections::HashMap;

@@ -104,7 +104,7 @@ pub struct DiskFacts {
 /// Where a disk is in the guest, in the words of a Kata storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskDevice {
-    /// The storage driver: `mmioblk`, `blk`, `virtio-pmem` or `nvdimm`.
+    /// The storage driver: `mmioblk`, `blk` or `virtio-pmem`.
     pub driver: &'static str,
     /// The storage's source: a PCI path for `blk` (`"05"`), else the same as `path`.
     pub source: String,
@@ -182,18 +182,13 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
         } else {
             format!("/dev/vd{}", letters.next().unwrap_or('?')) // Machine::check allows fewer than 26
         };
-        let (driver, source) = match (machine.kind, pmem, machine.pmem) {
-            (MachineKind::Microvm, _, _) => ("mmioblk", path.clone()),
-            (MachineKind::Q35 | MachineKind::Pc, true, PmemKind::VirtioPmem) => {
-                ("virtio-pmem", path.clone())
-            }
-            (MachineKind::Q35 | MachineKind::Pc, true, PmemKind::Nvdimm) => {
-                ("nvdimm", path.clone())
-            }
-            (MachineKind::Q35 | MachineKind::Pc, false, _) => ("blk", format!("{slot:02x}")),
+        let (driver, source) = match (machine.kind, pmem) {
+            (MachineKind::Microvm, _) => ("mmioblk", path.clone()),
+            (MachineKind::Q35 | MachineKind::Pc, true) => ("virtio-pmem", path.clone()),
+            (MachineKind::Q35 | MachineKind::Pc, false) => ("blk", format!("{slot:02x}")),
         };
         next_pmem += u32::from(pmem);
-        slot += u32::from(!pmem || machine.pmem == PmemKind::VirtioPmem);
+        slot += 1;
         DiskDevice { driver, source, path }
     };
     machine.disks.iter().zip(&wiring.disks).map(device).collect()
@@ -229,9 +224,11 @@ pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
     words.join(" ")
 }
 
-/// A read-only image is mapped rather than read, in the boot mode that is about that, if its size allows it.
+/// A read-only image is mapped rather than read, in the boot mode that is about that, if its size allows it. Never
+/// beside an NVDIMM: QEMU lists several of those to the guest in no order that can be known.
 fn is_pmem(machine: &Machine, disk: &Disk, facts: &DiskFacts) -> bool {
     matches!(machine.boot, Boot::Rootfs(_))
+        && machine.pmem == PmemKind::VirtioPmem
         && machine.kind.has_pci()
         && disk.read_only
         && !facts.block_device
@@ -315,7 +312,7 @@ impl Args {
         for (index, (disk, facts)) in machine.disks.iter().zip(&wiring.disks).enumerate() {
             let id = format!("disk{index}");
             if is_pmem(machine, disk, facts) {
-                self.pmem(&id, &disk.path, facts.bytes, machine.pmem);
+                self.pmem(&id, &disk.path, facts.bytes, PmemKind::VirtioPmem);
             } else {
                 self.block(&id, disk, facts);
             }
