@@ -132,15 +132,8 @@ const GIB: u64 = 1 << 30;
 const LAPIC_TIMER_KHZ: u32 = 1_000_000;
 /// `tsc=reliable`, `no_timer_check`: QEMU's clocks need no watching; `noreplace-smp`: patching LOCK prefixes out
 /// costs more than it saves under TCG.
-const KERNEL_WORDS: [&str; 7] = [
-    "console=ttyS0",
-    "quiet",
-    "reboot=t",
-    "panic=-1",
-    "tsc=reliable",
-    "no_timer_check",
-    "noreplace-smp",
-];
+const KERNEL_WORDS: [&str; 6] =
+    ["console=ttyS0", "quiet", "reboot=t", "tsc=reliable", "no_timer_check", "noreplace-smp"];
 /// `spawn`: QEMU never starts a program for us.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -279,7 +272,14 @@ impl Args {
         self.add("-machine", board);
         let single = if machine.icount { ",thread=single" } else { "" };
         self.add("-accel", format!("{}{single}", wiring.accel.name()));
-        self.add("-cpu", "max");
+        self.add(
+            "-cpu",
+            match wiring.accel {
+                Accel::Kvm => "max",
+                // TCG spends an instruction on each byte of a `rep stosb`: the kernel clears pages otherwise then.
+                Accel::Tcg => "max,erms=off,fsrm=off",
+            },
+        );
         self.add("-smp", machine.cpus.to_string());
         self.add("-m", memory(machine, wiring));
         if shared {

@@ -227,6 +227,7 @@ impl Vm {
     /// [`Vm::ready`]; [`Vm::wait`] waits for the end of QEMU itself.
     pub async fn broken(&self) -> Error {
         tokio::select! {
+            () = self.qemu.console().panicked() => self.qemu.explain(self.qemu.uptime()).await,
             reason = self.line_ended() => Error::Transport { transport: "serial", reason },
             err = self.daemon_ended() => err,
             err = self.qemu.stopped(&self.qmp) => err,

@@ -52,8 +52,8 @@ fn a_microvm_with_a_serial_port() {
         "-nodefaults -no-user-config -no-reboot -display none \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -machine microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off \
-         -accel tcg -cpu max -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
-         -append console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check noreplace-smp acpi=off pci=off \
+         -accel tcg -cpu max,erms=off,fsrm=off -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
+         -append console=ttyS0 quiet reboot=t tsc=reliable no_timer_check noreplace-smp acpi=off pci=off \
          -chardev stdio,id=console,signal=off -serial chardev:console \
          -chardev socket,id=qmp,server=off,path=/run/vm/qmp.sock -mon chardev=qmp,mode=control \
          -chardev socket,id=agent,server=off,path=/run/vm/serial.sock \
@@ -191,6 +191,12 @@ fn a_kernel_that_is_told_its_frequencies_needs_no_pit() {
     let measured = line(&initrd(), &wiring(serial()));
     assert!(!measured.contains("pit=off") && !measured.contains("_khz="), "{measured}");
     assert!(!line_of(&rootfs(), None).contains("pit=off"), "only a microvm");
+}
+
+#[test]
+fn kvm_passes_the_processor_on_as_it_is() {
+    let line = line(&initrd(), &Wiring { accel: Accel::Kvm, ..wiring(serial()) });
+    assert!(line.contains("-accel kvm -cpu max -smp"), "{line}");
 }
 
 #[test]
