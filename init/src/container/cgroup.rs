@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::time::{Instant, sleep};
 
@@ -37,21 +38,19 @@ impl Cgroup {
     pub fn create(id: &ContainerId, path: Option<&str>, resources: &Resources) -> Result<Self> {
         let relative = path.map_or_else(|| format!("hyperstart/{id}"), str::to_owned);
         let path = Path::new(CGROUP_ROOT).join(&relative);
-        make_parents(Path::new(CGROUP_ROOT), &relative)?;
-        fs::create_dir(&path).context(|| format!("make cgroup {relative:?}"))?;
-        let directory =
-            openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let cgroup = match directory {
-            Ok(directory) => Self { path, directory, removed: Cell::new(false) },
-            Err(errno) => {
-                remove_tree(&path)?;
-                return Err(errno.into());
-            }
-        };
-        for (file, value) in settings(resources) {
-            cgroup.write(&file, &value).context(|| format!("set {file} to {value:?}"))?;
+        let made = make_parents(Path::new(CGROUP_ROOT), &relative)
+            .and_then(|()| fs::create_dir(&path).context(|| format!("make cgroup {relative:?}")));
+        if let Err(err) = made {
+            remove_empty_parents(&path);
+            return Err(err);
         }
-        Ok(cgroup)
+        limited(&path, resources).map_err(|err| match remove_tree(&path) {
+            Ok(()) => {
+                remove_empty_parents(&path);
+                err
+            }
+            Err(left) => Error::new(err.code(), format!("{err}; and {path:?} is left: {left}")),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -65,7 +64,8 @@ impl Cgroup {
 
     /// SIGKILL to every process in it and below, those being forked included (`cgroup.kill`).
     pub fn kill(&self) -> Result<()> {
-        self.write("cgroup.kill", "1").context(|| format!("kill cgroup {:?}", self.path))
+        fs::write(self.path.join("cgroup.kill"), "1")
+            .context(|| format!("kill cgroup {:?}", self.path))
     }
 
     /// Kills what is left in it and removes it. To remove it twice is no error.
@@ -73,10 +73,6 @@ impl Cgroup {
         kill_and_remove(self.path.clone()).await?;
         self.removed.set(true);
         Ok(())
-    }
-
-    fn write(&self, file: &str, value: &str) -> Result<()> {
-        Ok(fs::write(self.path.join(file), value)?)
     }
 }
 
@@ -98,6 +94,25 @@ impl Drop for Cgroup {
             }
         });
     }
+}
+
+/// The cgroup of a process, which may be one that its container has made (`0::/path` of proc_pid_cgroup(5)).
+pub fn of_process(pid: Pid) -> Result<OwnedFd> {
+    let membership = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let relative = membership.trim_end().strip_prefix("0::/").unwrap_or_default();
+    open(&Path::new(CGROUP_ROOT).join(relative))
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Sets the limits of a cgroup that was just made.
+fn limited(path: &Path, resources: &Resources) -> Result<Cgroup> {
+    for (file, value) in settings(resources) {
+        fs::write(path.join(&file), &value).context(|| format!("set {file} to {value:?}"))?;
+    }
+    Ok(Cgroup { path: path.to_owned(), directory: open(path)?, removed: Cell::new(false) })
 }
 
 /// Makes the directories above `relative`'s last component, each handing its controllers on.

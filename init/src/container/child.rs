@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::execve;
-use rustix::fs::{Mode, OFlags, Uid, fchown};
+use rustix::fs::{CWD, Mode, OFlags, Uid, fchown, openat};
 use rustix::process::{DumpableBehavior, fchdir, getcwd, set_dumpable_behavior, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -47,9 +47,9 @@ pub fn first(spec: FirstSpec) -> ! {
     end(&report, become_first(container, stdio, &report))
 }
 
-/// The entry of a process that joins a container.
-pub fn exec(spec: ExecSpec) -> ! {
-    let ExecSpec { process, first, stdio, report } = spec;
+/// The entry of a process that joins a container. What it takes stays with PID 1 if there is no child.
+pub fn exec(spec: &mut Option<ExecSpec>) -> ! {
+    let Some(ExecSpec { process, first, stdio, report }) = spec.take() else { exit_now(126) };
     end(&report, become_exec(process, &first, stdio, &report))
 }
 
@@ -69,7 +69,7 @@ fn become_first(
     stdio: Option<ChildStdio>,
     report: &Reporter,
 ) -> Result<Infallible> {
-    leave_pid_1(report, stdio.as_ref(), None)?;
+    leave_pid_1(stdio, &[report.as_fd()])?;
     namespaces::leave_cgroup_namespace()?;
     adjust_oom_score(spec.process.oom_score_adj)?; // through the guest's /proc, as the sysctls
     namespaces::configure(spec.network, &spec.hostname)?;
@@ -91,7 +91,7 @@ fn become_first(
     hidden::mask(rootfs.tree(), &spec.masked_paths)?;
     rootfs.seal(&spec.root)?; // after all that writes
     let tree = rootfs.pivot(spec.root.propagation)?; // the guest's paths are gone
-    let program = become_process(&tree, spec.process, terminal.as_ref(), stdio)?;
+    let program = become_process(&tree, spec.process, terminal.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
     if !report.wait()? {
@@ -106,39 +106,48 @@ fn become_exec(
     stdio: Option<ChildStdio>,
     report: &Reporter,
 ) -> Result<Infallible> {
-    leave_pid_1(report, stdio.as_ref(), Some(first.as_fd()))?;
+    leave_pid_1(stdio, &[report.as_fd(), first.as_fd()])?;
     adjust_oom_score(spec.oom_score_adj)?;
     let ourselves = Program::ourselves()?;
     namespaces::join(first.as_fd())?;
     let tree = Tree::of_root()?;
     let terminal = open_terminal(&tree, &spec)?;
-    let program = become_process(&tree, spec, terminal.as_ref(), stdio)?;
+    let program = become_process(&tree, spec, terminal.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
     program.run(&ourselves)
 }
 
-/// What a copy of PID 1 must drop first of all. Its descriptors: other processes' pipes stay open while a copy is held.
-/// Its signal mask, and the SIGPIPE that Rust ignores: execve(2) would keep both.
-fn leave_pid_1(
-    report: &Reporter,
-    stdio: Option<&ChildStdio>,
-    other: Option<BorrowedFd<'_>>,
-) -> Result<()> {
+/// What a copy of PID 1 must drop first of all. Its descriptors: other processes' pipes stay open while a copy is held,
+/// and 0 to 2 are the guest's console. Its signal mask, and the SIGPIPE that Rust ignores: execve(2) would keep both.
+fn leave_pid_1(stdio: Option<ChildStdio>, keep: &[BorrowedFd<'_>]) -> Result<()> {
     // Until execve, nobody in the container may look into this copy or its descriptors (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "set dumpable".to_owned())?;
-    let mut keep = vec![report.as_fd()];
-    keep.extend(other);
-    if let Some(ChildStdio { stdin, stdout, stderr }) = stdio {
-        keep.extend([stdin, stdout, stderr].map(AsFd::as_fd));
-    }
-    close_all_but(&keep).context(|| "close descriptors".to_owned())?;
+    connect_first(stdio).context(|| "connect stdio".to_owned())?;
+    close_all_but(keep).context(|| "close descriptors".to_owned())?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .context(|| "reset signals".to_owned())?;
     reset_sigpipe().context(|| "reset signals".to_owned())?;
     setsid().context(|| "setsid".to_owned())?;
     umask(Mode::empty());
     Ok(())
+}
+
+/// The pipes, or with a terminal nothing until there is one.
+fn connect_first(stdio: Option<ChildStdio>) -> rustix::io::Result<()> {
+    match stdio {
+        Some(ChildStdio { stdin, stdout, stderr }) => connect(&stdin, &stdout, &stderr),
+        None => {
+            let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+            connect(&null, &null, &null)
+        }
+    }
+}
+
+fn connect(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> rustix::io::Result<()> {
+    dup2_stdin(stdin)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)
 }
 
 fn adjust_oom_score(score: i32) -> Result<()> {
@@ -154,18 +163,15 @@ fn open_terminal(tree: &Tree, spec: &ProcessSpec) -> Result<Option<Terminal>> {
 }
 
 /// The part that a container's first process and the later ones have in common: everything but the program itself.
-fn become_process(
-    tree: &Tree,
-    spec: ProcessSpec,
-    terminal: Option<&Terminal>,
-    stdio: Option<ChildStdio>,
-) -> Result<Program> {
+fn become_process(tree: &Tree, spec: ProcessSpec, terminal: Option<&Terminal>) -> Result<Program> {
     let credentials = user::resolve(tree, &spec.user, !has_home(&spec.env))?;
     let program = Program::new(spec.args, spec.env, &credentials.home)?;
     if let Some(terminal) = terminal {
         terminal.control()?;
+        let slave = &terminal.slave;
+        connect(slave, slave, slave).context(|| "connect the terminal".to_owned())?;
     }
-    connect_streams(terminal, stdio, credentials.uid).context(|| "connect stdio".to_owned())?;
+    give_streams(credentials.uid).context(|| format!("give stdio to uid {}", credentials.uid))?;
     let entered = enter_working_directory(tree, &spec.cwd);
     rlimits::apply(&spec.rlimits)?; // before CAP_SYS_RESOURCE goes
     user::assume(&credentials, &spec.capabilities, spec.no_new_privileges)?;
@@ -180,25 +186,8 @@ fn become_process(
     Ok(program)
 }
 
-/// Puts the streams on 0, 1 and 2, and makes them the user's: images open /dev/stdout by its name.
-fn connect_streams(
-    terminal: Option<&Terminal>,
-    stdio: Option<ChildStdio>,
-    uid: u32,
-) -> rustix::io::Result<()> {
-    match (terminal, &stdio) {
-        (Some(Terminal { slave, .. }), _) => {
-            dup2_stdin(slave)?;
-            dup2_stdout(slave)?;
-            dup2_stderr(slave)?;
-        }
-        (None, Some(ChildStdio { stdin, stdout, stderr })) => {
-            dup2_stdin(stdin)?;
-            dup2_stdout(stdout)?;
-            dup2_stderr(stderr)?;
-        }
-        (None, None) => return Err(rustix::io::Errno::BADF),
-    }
+/// Images open /dev/stdout by its name, so the streams must be the user's own.
+fn give_streams(uid: u32) -> rustix::io::Result<()> {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         fchown(stream, Some(Uid::from_raw(uid)), None)?;
     }

@@ -34,7 +34,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::libc::{SIGKILL, SIGTERM};
+use nix::libc::{EBUSY, SIGKILL, SIGTERM};
 use rustix::fs::{major, minor, stat};
 use tokio::time::timeout;
 
@@ -49,7 +49,7 @@ pub use user::capability_named;
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
 use crate::report::{self, Listener};
-use crate::sys::process::{CloneArgs, clone_child};
+use crate::sys::process::{Child, CloneArgs, clone_child};
 use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
 use process::Unfinished;
@@ -163,11 +163,24 @@ impl Container {
         let (listener, report) = report::channel()?;
         let first = self.first.pidfd().try_clone_to_owned()?;
         let spec = ExecSpec { process: spec, first, stdio: childs, report };
-        let child =
-            namespaces::clone_beside(self.first.pidfd(), self.cgroup.as_fd(), child::exec, spec)?;
+        let child = self.clone_exec(spec).context(|| "clone".to_owned())?;
         let process = Unfinished::new(child, reaper).ready(&listener, ours).await?;
         process::executed(&listener).await?;
         Ok(process)
+    }
+
+    /// A container that has handed controllers on below its cgroup takes no process there any more (EBUSY; cgroup-v2,
+    /// "No Internal Process Constraint"): then the new one goes to where the first has gone.
+    fn clone_exec(&self, spec: ExecSpec) -> Result<Child> {
+        let mut spec = Some(spec);
+        let first = self.first.pidfd();
+        match namespaces::clone_beside(first, self.cgroup.as_fd(), child::exec, &mut spec) {
+            Err(err) if err.raw_os_error() == Some(EBUSY) => {
+                let cgroup = self.first.cgroup()?;
+                Ok(namespaces::clone_beside(first, cgroup.as_fd(), child::exec, &mut spec)?)
+            }
+            child => Ok(child?),
+        }
     }
 
     /// The first process, or the one of that exec.

@@ -4,6 +4,7 @@
 //! follows, and back. The cgroup namespace is made by the child itself: at its clone it would take the cgroup that PID 1
 //! is in for its root, not the one that it is born in.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
@@ -46,20 +47,19 @@ pub fn configure(network: Network, hostname: &str) -> Result<()> {
     Ok(())
 }
 
-/// Clones a child that is born into the pid namespace of `first`, a pidfd of the container's first process.
+/// Clones a child that is born into the pid namespace of `first`, a pidfd of the container's first process, and into
+/// `cgroup`.
 pub fn clone_beside<T>(
     first: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
     entry: fn(T) -> !,
     spec: T,
-) -> Result<Child> {
-    let back = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .context(|| "open the guest's pid namespace".to_owned())?;
-    move_into_thread_name_spaces(first, ThreadNameSpaceType::PROCESS_ID)
-        .context(|| "join namespace pid".to_owned())?;
+) -> io::Result<Child> {
+    let back = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    move_into_thread_name_spaces(first, ThreadNameSpaceType::PROCESS_ID)?;
     let _children_elsewhere = ChildrenElsewhere(back);
     let args = CloneArgs { namespaces: CloneFlags::empty(), cgroup: Some(cgroup) };
-    clone_child(args, entry, spec).context(|| "clone".to_owned())
+    clone_child(args, entry, spec)
 }
 
 /// While it lives, PID 1's children are born into another pid namespace; its end brings them home.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use tokio::time::timeout;
 
+use super::cgroup;
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{Exit, ExitStatus, Reaper};
 use crate::report::{Listener, Report};
@@ -45,9 +46,14 @@ impl Process {
         pidfd_send_signal(self.pidfd(), signal).context(|| format!("signal {signal}"))
     }
 
+    /// The cgroup that it is in.
+    pub fn cgroup(&self) -> Result<OwnedFd> {
+        // Not reaped, as nobody has seen its exit in this turn; so the pid is still its own.
+        cgroup::of_process(self.pid).context(|| "find the first process's cgroup".to_owned())
+    }
+
     /// Whether the signal would do anything to it: caught, blocked to be fetched later, or ignored by its own choice.
     pub fn takes(&self, signal: i32) -> Result<bool> {
-        // Not reaped, as nobody has seen its exit in this turn; so the pid is still its own.
         let path = format!("/proc/{}/status", self.pid);
         let status = fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
         Ok(takes_signal(&status, signal))
