@@ -229,13 +229,26 @@ fn paths(list: Vec<String>, field: &str) -> Result<Vec<String>> {
 }
 
 fn capabilities(sets: &oci::LinuxCapabilities) -> Capabilities {
+    let permitted = capability_set(&sets.Permitted);
+    let inheritable = capability_set(&sets.Inheritable);
     Capabilities {
         bounding: capability_set(&sets.Bounding),
         effective: capability_set(&sets.Effective),
-        inheritable: capability_set(&sets.Inheritable),
-        permitted: capability_set(&sets.Permitted),
-        ambient: capability_set(&sets.Ambient),
+        ambient: ambient_set(capability_set(&sets.Ambient), permitted.intersection(inheritable)),
+        inheritable,
+        permitted,
     }
+}
+
+/// The kernel makes ambient only what is both permitted and inheritable (capabilities(7)). `runc spec` asks for more,
+/// and the OCI spec wants a warning for what cannot be granted, and no failure.
+fn ambient_set(asked: CapabilitySet, possible: CapabilitySet) -> CapabilitySet {
+    let refused = asked.difference(possible);
+    if !refused.is_empty() {
+        let bits = refused.bits();
+        log::warn!("process.capabilities.ambient: {bits:#x} are not inheritable and not granted");
+    }
+    asked.intersection(possible)
 }
 
 /// A capability that this guest does not know cannot be granted; the OCI spec wants a warning then, and no failure.
