@@ -1,6 +1,6 @@
 //! Every way not to start: hyperctl says which, within its deadline, and leaves nothing behind. And every way to be ended.
 
-use harness::command::{Place, Said};
+use harness::command::{Place, Said, until};
 use harness::guest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -95,7 +95,7 @@ fn guest_never_gets_ready() {
         .stdout(Stdio::null())
         .status();
     assert!(built.unwrap().success());
-    // The probe as PID 1 sleeps: the words after -- are its own (kernel-parameters.txt).
+    // The probe as PID 1: the words after -- are its own (kernel-parameters.txt).
     let begun = Instant::now();
     let words = [
         "run",
@@ -103,8 +103,7 @@ fn guest_never_gets_ready() {
         "5",
         "--initrd",
         initrd.to_str().unwrap(),
-        "--append",
-        "-- sleep 1000000",
+        "--append=-- hang",
         "busybox",
         "true",
     ];
@@ -117,7 +116,11 @@ fn guest_never_gets_ready() {
 #[test]
 fn daemon_is_missing() {
     let mut place = Place::new();
-    place.set("PATH", "/nowhere");
+    fs::create_dir(place.path("bin")).unwrap();
+    for name in ["sh", "mkdir", "rm", "rmdir"] {
+        std::os::unix::fs::symlink(format!("/bin/{name}"), place.path("bin").join(name)).unwrap();
+    }
+    place.set("PATH", place.path("bin"));
     place.set("HOME", "/nowhere");
     place.set("CARGO_HOME", "/nowhere");
     place.set("HYPERSTART_QEMU", "/usr/bin/qemu-system-x86_64");
@@ -214,12 +217,4 @@ fn terminated_hyperctl_ends_in_order() {
 
 fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -1,14 +1,12 @@
 //! `hyperctl` as a person who knows docker uses it.
 
-use harness::command::{self, Place};
+use harness::command::{self, Place, until};
 use harness::guest;
 use harness::terminal::Session;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// A pod in the background that sleeps, stopped and removed by the test itself.
 fn sleeping_pod(place: &Place, name: &str) {
@@ -155,20 +153,13 @@ fn logs_are_kept_and_followed() {
 #[test]
 fn kill_sends_signals() {
     let place = Place::new();
-    let script = "trap 'echo caught' USR1; while true; do sleep 0.1; done";
+    let script = "trap 'echo caught' USR1; echo ready; while true; do sleep 0.1; done";
     place.run(["run", "-d", "--name", "web", "busybox", "sh", "-c", script]).ok();
+    until("ready", || place.run(["logs", "web"]).ok().contains("ready"));
     place.run(["kill", "-s", "USR1", "web"]).ok();
-    let begun = Instant::now();
-    while !place.run(["logs", "web"]).ok().contains("caught") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "SIGUSR1 did not arrive");
-        thread::sleep(Duration::from_millis(100));
-    }
+    until("SIGUSR1 arrives", || place.run(["logs", "web"]).ok().contains("caught"));
     place.run(["kill", "web"]).ok();
-    let begun = Instant::now();
-    while !place.run(["ps", "-a"]).ok().contains("Exited (137)") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", place.run(["ps", "-a"]));
-        thread::sleep(Duration::from_millis(100));
-    }
+    until("it is over", || place.run(["ps", "-a"]).ok().contains("Exited (137)"));
     remove_pod(&place, "web");
 }
 
@@ -179,7 +170,7 @@ fn boot_receipt_is_a_table_and_a_picture() {
     place.run(["run", "--name", "web", "busybox", "true"]).ok();
     let svg = place.path("boot.svg");
     let table = place.run(["boot-receipt", "web", "--svg", svg.to_str().unwrap()]);
-    for step in ["init", "mounts", "listening", "ready"] {
+    for step in ["kernel", "init: mounts", "init: listen", "init: say ready", "connect"] {
         assert!(table.ok().contains(step), "{step} not in {}", table.stdout);
     }
     let picture = fs::read_to_string(svg).unwrap();

@@ -178,7 +178,8 @@ fn nothing_of_pid_1_is_inherited() {
     let variables: HashSet<&str> = view.below("env.").into_iter().map(|(name, _)| name).collect();
     assert_eq!(variables, HashSet::from(["PATH", "HOME"]), "HOME comes from /etc/passwd");
     // Not by the probe: Rust ignores SIGPIPE in every program of its own.
-    let signals = vm.finish("sh", &Run::shell("grep -E 'Sig(Blk|Ign)' /proc/self/status"));
+    let signals =
+        vm.finish("grep", &Run::busybox(["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]));
     assert_eq!(signals.stdout(), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     vm.shutdown();
 }

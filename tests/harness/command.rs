@@ -16,6 +16,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long everything may take to be gone after what owned it.
 const GONE: Duration = Duration::from_secs(10);
 
+/// How long a change may take that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a command said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -205,4 +208,13 @@ pub fn wait(child: &mut Child, shown: &str) -> ExitStatus {
 pub fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// Asks again until it is so, or fails the test.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -49,6 +49,11 @@ impl Run {
         Self::of(Image::Busybox, ["/bin/sh", "-c", script].map(str::to_owned).into())
     }
 
+    /// An applet of busybox, without a shell around it.
+    pub fn busybox<const N: usize>(words: [&str; N]) -> Self {
+        Self::of(Image::Busybox, words.map(str::to_owned).into())
+    }
+
     fn of(image: Image, args: Vec<String>) -> Self {
         let env = vec!["PATH=/bin:/sbin:/usr/bin:/usr/sbin:/".to_owned()];
         let (cwd, user, stdin) = ("/".to_owned(), String::new(), Vec::new());

@@ -94,6 +94,7 @@ pub struct Vm {
     machine: hyperstart_vmm::Vm,
     runtime: Runtime,
     deadline: Instant,
+    ready_after: Duration,
     ended: bool,
     _directory: TempDir,
 }
@@ -132,13 +133,22 @@ impl Vm {
                 .await
                 .unwrap_or_else(|err| panic!("{err}"));
             vm.ready(left(deadline)).await.unwrap_or_else(|err| panic!("{err}"));
+            let ready_after = vm.uptime();
             let sandbox = Sandbox::connect(&transport(vm.address()))
                 .await
                 .unwrap_or_else(|err| panic!("{err}"));
-            (vm, sandbox)
+            (vm, sandbox, ready_after)
         };
-        let (machine, sandbox) = within(&runtime, deadline, "boot", boot);
-        Self { sandbox, machine, runtime, deadline, ended: false, _directory: directory }
+        let (machine, sandbox, ready_after) = within(&runtime, deadline, "boot", boot);
+        Self {
+            sandbox,
+            machine,
+            runtime,
+            deadline,
+            ready_after,
+            ended: false,
+            _directory: directory,
+        }
     }
 
     /// Runs `future` to its end, or fails the test when its deadline has passed; `what` says what it waited for.
@@ -154,6 +164,11 @@ impl Vm {
     /// The VMM's handle.
     pub fn machine(&self) -> &hyperstart_vmm::Vm {
         &self.machine
+    }
+
+    /// How long it took from the start of QEMU until the guest said that it is ready.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
     }
 
     /// One more connection of the library's.
