@@ -130,10 +130,8 @@ const PC: &str = "pc,smm=off,vmport=off,hpet=off,usb=off,i8042=off";
 const GIB: u64 = 1 << 30;
 /// The bus clock of QEMU's local APIC timer, under KVM as under TCG.
 const LAPIC_TIMER_KHZ: u32 = 1_000_000;
-/// `tsc=reliable`, `no_timer_check`: QEMU's clocks need no watching; `noreplace-smp`: patching LOCK prefixes out
-/// costs more than it saves under TCG.
-const KERNEL_WORDS: [&str; 6] =
-    ["console=ttyS0", "quiet", "reboot=t", "tsc=reliable", "no_timer_check", "noreplace-smp"];
+/// `noreplace-smp`: patching LOCK prefixes out costs 4 M guest instructions, and saves less under TCG.
+const KERNEL_WORDS: [&str; 4] = ["console=ttyS0", "quiet", "reboot=t", "noreplace-smp"];
 /// `spawn`: QEMU never starts a program for us.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -191,22 +189,14 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
 pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
     let mut words: Vec<String> = KERNEL_WORDS.map(str::to_owned).into();
     if machine.kind == MachineKind::Microvm {
-        words.extend(["acpi=off", "pci=off"].map(str::to_owned)); // it has neither: the kernel need not look
+        words.push("acpi=off".to_owned()); // it has none: the kernel need not look
     }
     if matches!(machine.boot, Boot::Rootfs(_)) {
         let root =
             ["root=/dev/pmem0", "rootfstype=erofs", "rootflags=dax=always", "ro", "init=/init"];
         words.extend(root.map(str::to_owned));
     }
-    match wiring.clocks {
-        Clocks::Measured if machine.icount => words.push(format!("tsc_early_khz={ICOUNT_TSC_KHZ}")),
-        Clocks::Measured => {}
-        Clocks::TimerTold => words.push(format!("lapic_timer_khz={LAPIC_TIMER_KHZ}")),
-        Clocks::Told { tsc_khz } => {
-            words.push(format!("lapic_timer_khz={LAPIC_TIMER_KHZ}"));
-            words.extend(tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
-        }
-    }
+    words.extend(clock_words(machine, wiring));
     match &wiring.channel {
         Channel::VhostVsock { ready_port, .. } | Channel::VhostUserVsock { ready_port, .. } => {
             words.push(format!("hyperstart.ready={ready_port}"));
@@ -215,6 +205,27 @@ pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
     }
     words.extend(machine.cmdline.iter().cloned());
     words.join(" ")
+}
+
+/// What the kernel is told of its clocks. A counter that is compared with another clock, or between CPUs, must be called
+/// reliable: QEMU's threads wait for the host, and the kernel takes that for drift.
+fn clock_words(machine: &Machine, wiring: &Wiring) -> Vec<String> {
+    let lapic = || format!("lapic_timer_khz={LAPIC_TIMER_KHZ}");
+    let mut words = match wiring.clocks {
+        Clocks::Measured => vec!["no_timer_check".to_owned()],
+        Clocks::TimerTold => vec!["no_timer_check".to_owned(), lapic()],
+        Clocks::Told { .. } => vec![lapic()],
+    };
+    let tsc_khz = match wiring.clocks {
+        Clocks::Told { tsc_khz } => tsc_khz,
+        Clocks::Measured | Clocks::TimerTold => machine.icount.then_some(ICOUNT_TSC_KHZ),
+    };
+    words.extend(tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
+    let only_clock = machine.kind == MachineKind::Microvm && machine.cpus == 1;
+    if !only_clock || tsc_khz.is_none() {
+        words.push("tsc=reliable".to_owned());
+    }
+    words
 }
 
 /// A read-only image is mapped rather than read, in the boot mode that is about that, if its size allows it. Never

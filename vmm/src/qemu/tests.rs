@@ -53,7 +53,7 @@ fn a_microvm_with_a_serial_port() {
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -machine microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off \
          -accel tcg -cpu max,erms=off,fsrm=off -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
-         -append console=ttyS0 quiet reboot=t tsc=reliable no_timer_check noreplace-smp acpi=off pci=off \
+         -append console=ttyS0 quiet reboot=t noreplace-smp acpi=off no_timer_check tsc=reliable \
          -chardev stdio,id=console,signal=off -serial chardev:console \
          -chardev socket,id=qmp,server=off,path=/run/vm/qmp.sock -mon chardev=qmp,mode=control \
          -chardev socket,id=agent,server=off,path=/run/vm/serial.sock \
