@@ -120,7 +120,7 @@ impl Rootfs {
     }
 
     /// Makes the tree the root of this mount namespace, and leaves the guest's.
-    pub fn pivot(self, propagation: MountPropagationFlags) -> Result<Tree> {
+    pub fn pivot(self, propagation: Option<MountPropagationFlags>) -> Result<Tree> {
         let pivot = || -> rustix::io::Result<()> {
             fchdir(self.tree.as_fd())?;
             pivot_root(".", ".")?; // the old root is then mounted over the new one, and is `.` (pivot_root(2), NOTES)
@@ -128,8 +128,10 @@ impl Rootfs {
             chdir("/")
         };
         pivot().context(|| "pivot_root".to_owned())?;
-        set_propagation(self.tree.as_fd(), propagation)
-            .context(|| "root propagation".to_owned())?;
+        if let Some(propagation) = propagation {
+            set_propagation(self.tree.as_fd(), propagation)
+                .context(|| "root propagation".to_owned())?;
+        }
         Ok(self.tree)
     }
 }

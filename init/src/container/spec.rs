@@ -95,7 +95,8 @@ pub struct Root {
     /// In the guest.
     pub path: String,
     pub readonly: bool,
-    pub propagation: MountPropagationFlags,
+    /// Of the root's mount alone: the others have their own. None is private.
+    pub propagation: Option<MountPropagationFlags>,
 }
 
 /// OCI `mounts[]`, its options understood.

@@ -152,12 +152,12 @@ fn root_spec(root: oci::Root, propagation: &str) -> Result<Root> {
     if path.split('/').all(|part| matches!(part, "" | "." | "..")) {
         return invalid("root.path", "the guest's own root");
     }
-    let propagation = match propagation {
-        "" => MountPropagationFlags::PRIVATE.union(MountPropagationFlags::REC),
-        named => match propagation_named(named) {
-            Some(propagation) => propagation,
-            None => return invalid("linux.rootfsPropagation", &format!("{named:?} is none")),
-        },
+    let propagation = match (propagation, propagation_named(propagation)) {
+        ("", _) => None,
+        (_, Some(propagation)) => Some(propagation.difference(MountPropagationFlags::REC)),
+        (named, None) => {
+            return invalid("linux.rootfsPropagation", &format!("{named:?} is none"));
+        }
     };
     Ok(Root { path, readonly: root.Readonly, propagation })
 }

@@ -43,7 +43,7 @@ fn the_smallest_spec_is_a_container() {
         CapabilitySet::empty(),
         "none asked for, none given"
     );
-    assert_eq!(spec.root.propagation, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
+    assert_eq!(spec.root.propagation, None);
 }
 
 #[test]
@@ -99,6 +99,15 @@ fn what_is_not_honoured_is_refused_by_its_name() {
             (Code::Unimplemented, format!("{field}: not supported by this guest").as_str())
         );
     }
+}
+
+/// A recursive value would undo what the mounts have of their own.
+#[test]
+fn the_roots_propagation_is_its_own() {
+    let mut spec = spec();
+    spec.Linux.mut_or_insert_default().RootfsPropagation = "rslave".to_owned();
+    let root = container_spec(spec).unwrap().root;
+    assert_eq!(root.propagation, Some(MountPropagationFlags::DOWNSTREAM));
 }
 
 #[test]
