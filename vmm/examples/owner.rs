@@ -2,7 +2,8 @@
 //!
 //! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`,
 //! then `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images,
-//! `OWNER_MEMORY=MIB` sets the memory, `OWNER_PMEM=nvdimm` takes that device.
+//! `OWNER_MEMORY=MIB` sets the memory, `OWNER_PMEM=nvdimm` takes that device,
+//! `OWNER_ICOUNT=1` counts instructions.
 #![allow(clippy::print_stdout, reason = "an example")]
 
 use std::path::Path;
@@ -44,6 +45,7 @@ async fn main() {
     if std::env::var("OWNER_PMEM").as_deref() == Ok("nvdimm") {
         machine.pmem = PmemKind::Nvdimm;
     }
+    machine.icount = std::env::var_os("OWNER_ICOUNT").is_some();
     machine.cmdline = rest.iter().skip(1).cloned().collect();
     if let Err(err) = own(&machine, Path::new(run_dir)).await {
         println!("error: {err}");
