@@ -1,127 +1,191 @@
-//! Rows, how they are judged, and how they are shown.
+//! Rows, what is said of them, and how they are printed.
 
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-/// One thing that was measured. Less is better in every row.
-#[derive(Clone, Debug)]
+use crate::budgets::{Budget, ROWS, Spec, Unit};
+use crate::figures::{Figure, Figures};
+
+/// A row with its figure.
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
-    pub group: &'static str,
-    pub name: &'static str,
-    pub unit: &'static str,
-    pub value: f64,
-    /// The same of a guest that does nothing.
-    pub limit: Option<f64>,
-    /// The most that it may be.
-    pub budget: Option<f64>,
-    /// What it should become.
-    pub goal: Option<f64>,
-    /// How it varied or was found, where that matters.
-    pub note: String,
+    spec: Spec,
+    figure: Figure,
+}
+
+/// Brings the figures into the table's order.
+///
+/// # Errors
+/// A figure that has no row.
+pub fn rows(figures: &Figures) -> Result<Vec<Row>> {
+    for figure in figures.all() {
+        if !ROWS.iter().any(|spec| spec.id == figure.id) {
+            bail!("{}: measured, but budgets.rs has no such row", figure.id);
+        }
+    }
+    let figure_of = |spec: &Spec| figures.all().iter().find(|figure| figure.id == spec.id).copied();
+    Ok(ROWS
+        .iter()
+        .filter_map(|&spec| figure_of(&spec).map(|figure| Row { spec, figure }))
+        .collect())
 }
 
 impl Row {
-    pub fn new(group: &'static str, name: &'static str, unit: &'static str, value: f64) -> Self {
-        Self {
-            group,
-            name,
-            unit,
-            value,
-            limit: None,
-            budget: None,
-            goal: None,
-            note: String::new(),
+    /// The budget in the row's unit; none without a budget, or without the limit that it is over.
+    fn budget(&self) -> Option<f64> {
+        match self.spec.budget? {
+            Budget::AtMost(most) => Some(most),
+            Budget::OverLimit(more) => self.figure.limit.map(|limit| limit + more),
         }
     }
 
-    pub fn limit(mut self, limit: f64) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-
-    pub fn budget(mut self, budget: f64) -> Self {
-        self.budget = Some(budget);
-        self
-    }
-
-    pub fn goal(mut self, goal: f64) -> Self {
-        self.goal = Some(goal);
-        self
-    }
-
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.note = note.into();
-        self
-    }
-
-    /// In plain words; empty where there is nothing to be judged by.
     fn verdict(&self) -> String {
-        match (self.budget, self.goal) {
-            (_, Some(goal)) if self.value <= goal => "goal reached".into(),
-            (Some(budget), _) if self.value > budget => {
-                let over = 100.0 * (self.value / budget - 1.0);
-                format!("MISSED: {over:.1} % over the budget")
-            }
-            (Some(_), Some(_)) => "within budget, short of the goal".into(),
-            (Some(_), None) => "within budget".into(),
-            (None, Some(_)) => "short of the goal".into(),
-            (None, None) => String::new(),
-        }
+        verdict(self.figure.value, self.budget(), self.spec.goal)
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let number = |value: f64| shown(value, self.spec.unit);
+        let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
+        [
+            self.spec.what.to_owned(),
+            number(self.figure.value),
+            unit_name(self.spec.unit).to_owned(),
+            optional(self.figure.limit),
+            optional(self.budget()),
+            optional(self.spec.goal),
+            self.figure.spread.map(|percent| format!("{percent:.2} %")).unwrap_or_default(),
+            self.verdict(),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "id": self.spec.id,
+            "name": self.spec.what.trim_start(),
+            "unit": unit_name(self.spec.unit),
+            "value": self.figure.value,
+            "limit": self.figure.limit,
+            "budget": self.budget(),
+            "goal": self.spec.goal,
+            "spread_percent": self.figure.spread,
+            "verdict": self.verdict(),
+        })
     }
 }
 
-/// All rows, in the order in which they were measured.
-#[derive(Debug, Default)]
-pub struct Table(Vec<Row>);
-
-impl Table {
-    pub fn push(&mut self, row: Row) {
-        eprintln!("bench: {}: {} {}", row.name, figure(row.value), row.unit);
-        self.0.push(row);
-    }
-
-    pub fn text(&self) -> String {
-        let mut lines =
-            vec![["what", "measured", "limit", "budget", "goal", "verdict"].map(str::to_owned)];
-        for row in &self.0 {
-            let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), figure);
-            let note = if row.note.is_empty() { String::new() } else { format!(" ({})", row.note) };
-            lines.push([
-                row.name.to_owned(),
-                format!("{} {}", self::figure(row.value), row.unit),
-                figure(row.limit),
-                figure(row.budget),
-                figure(row.goal),
-                format!("{}{note}", row.verdict()),
-            ]);
+/// What is said of a figure. Nothing of one that has neither budget nor goal.
+fn verdict(value: f64, budget: Option<f64>, goal: Option<f64>) -> String {
+    let over = |bound: f64| (value / bound - 1.0) * 100.0;
+    match (budget, goal) {
+        (Some(budget), _) if value > budget => {
+            format!("misses the budget by {:.0} %", over(budget).max(1.0))
         }
-        let widths: Vec<usize> = (0..6)
-            .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-            .collect();
-        let show = |line: &[String; 6]| {
-            let cells: Vec<String> =
-                line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            format!("{}\n", cells.join("  ").trim_end())
-        };
-        lines.iter().map(show).collect()
-    }
-
-    pub fn json(&self) -> String {
-        let row = |row: &Row| -> Value {
-            json!({
-                "group": row.group, "name": row.name, "unit": row.unit, "value": row.value, "limit": row.limit,
-                "budget": row.budget, "goal": row.goal, "verdict": row.verdict(), "note": row.note,
-            })
-        };
-        let rows: Vec<Value> = self.0.iter().map(row).collect();
-        serde_json::to_string_pretty(&json!({ "rows": rows })).expect("numbers and text are JSON")
+        (_, Some(goal)) if value > goal => {
+            format!("within, {:.0} % above the goal", over(goal).max(1.0))
+        }
+        (_, Some(_)) => "within, goal met".to_owned(),
+        (Some(_), None) => "within".to_owned(),
+        (None, None) => String::new(),
     }
 }
 
-/// Three digits or so.
-fn figure(value: f64) -> String {
-    match value {
-        _ if value.fract() == 0.0 => format!("{value:.0}"),
-        _ if value < 10.0 => format!("{value:.2}"),
-        _ => format!("{value:.1}"),
+fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Mib => "MiB",
+        Unit::Kib => "KiB",
+        Unit::Mb => "MB",
+        Unit::Minstr => "M instr",
+        Unit::VirtualMs => "virtual ms",
+        Unit::Ms => "ms, wall",
+        Unit::Threads => "threads",
+    }
+}
+
+fn shown(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Mib | Unit::Mb | Unit::VirtualMs | Unit::Ms => format!("{value:.2}"),
+        Unit::Minstr => format!("{value:.3}"),
+        Unit::Kib | Unit::Threads => format!("{value:.0}"),
+    }
+}
+
+const HEAD: [&str; 8] = ["what", "value", "unit", "limit", "budget", "goal", "spread", "verdict"];
+/// Numbers are aligned at their ends, words at their starts.
+const RIGHT: [bool; 8] = [false, true, false, true, true, true, true, false];
+
+/// The table for people.
+pub fn text(rows: &[Row]) -> String {
+    let head = HEAD.map(str::to_owned);
+    let lines: Vec<[String; 8]> =
+        std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let mut widths = [0; 8];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(widths).zip(RIGHT).map(|((cell, width), right)| {
+            if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The same for programs.
+pub fn json(rows: &[Row]) -> String {
+    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
+    format!("{:#}\n", json!({ "rows": rows }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_in_plain_words() {
+        assert_eq!(verdict(1.0, Some(1.3), Some(1.0)), "within, goal met");
+        assert_eq!(verdict(1.1, Some(1.3), Some(1.0)), "within, 10 % above the goal");
+        assert_eq!(verdict(1.3, Some(1.3), None), "within");
+        assert_eq!(verdict(44.8, Some(40.0), Some(24.0)), "misses the budget by 12 %");
+        assert_eq!(verdict(5.0, None, None), "");
+    }
+
+    /// A miss is never rounded away.
+    #[test]
+    fn a_small_miss_is_a_miss() {
+        assert_eq!(verdict(100.1, Some(100.0), None), "misses the budget by 1 %");
+        assert_eq!(verdict(100.1, Some(200.0), Some(100.0)), "within, 1 % above the goal");
+    }
+
+    #[test]
+    fn a_budget_may_be_above_the_limit() {
+        let mut figures = Figures::default();
+        figures.beside("memory.initrd", &[19.0], Some(&[16.0])).unwrap();
+        let rows = rows(&figures).unwrap();
+        assert_eq!(rows.first().unwrap().budget(), Some(18.0));
+        assert!(rows.first().unwrap().verdict().starts_with("misses the budget by 6 %"));
+    }
+
+    #[test]
+    fn a_figure_without_a_row_is_an_error() {
+        let mut figures = Figures::default();
+        figures.once("size.nothing", 1.0);
+        assert!(rows(&figures).is_err());
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut figures = Figures::default();
+        figures.once("size.init", 1.09);
+        figures.once("size.vmlinux", 16.25);
+        let text = text(&rows(&figures).unwrap());
+        let at: Vec<_> =
+            text.lines().skip(1).map(|line| line.find("MiB").or(line.find("MB"))).collect();
+        assert_eq!(at.first(), at.get(1), "{text}");
+        assert_eq!(text.lines().count(), 3);
     }
 }

@@ -1,0 +1,116 @@
+//! What is measured, in the order of the table, and what it may cost.
+//!
+//! Budgets and goals are those of issue 2 ("Numbers"), where each has its reason; a row without one is there to be
+//! watched. This is the only place that has them.
+
+/// In which unit a row's figures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Mib,
+    Kib,
+    /// 1,000,000 bytes, where a budget is given so.
+    Mb,
+    /// Millions of guest instructions.
+    Minstr,
+    /// Milliseconds of the guest's time under icount, where an instruction takes one nanosecond.
+    VirtualMs,
+    /// Milliseconds on the wall.
+    Ms,
+    Threads,
+}
+
+/// The most that a row may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    AtMost(f64),
+    /// So much above the row's limit.
+    OverLimit(f64),
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    pub id: &'static str,
+    pub what: &'static str,
+    pub unit: Unit,
+    pub budget: Option<Budget>,
+    pub goal: Option<f64>,
+}
+
+const fn watched(id: &'static str, what: &'static str, unit: Unit) -> Spec {
+    Spec { id, what, unit, budget: None, goal: None }
+}
+
+impl Spec {
+    const fn at_most(self, budget: f64) -> Self {
+        Self { budget: Some(Budget::AtMost(budget)), ..self }
+    }
+
+    const fn over_limit(self, budget: f64) -> Self {
+        Self { budget: Some(Budget::OverLimit(budget)), ..self }
+    }
+
+    const fn goal(self, goal: f64) -> Self {
+        Self { goal: Some(goal), ..self }
+    }
+}
+
+pub const ROWS: &[Spec] = &[
+    watched("size.init", "init, static, stripped", Unit::Mib).at_most(1.3).goal(1.0),
+    watched("size.vmlinux", "vmlinux", Unit::Mb),
+    watched("size.bzimage", "bzImage", Unit::Mb).at_most(5.0),
+    watched("size.initrd", "initrd", Unit::Mib),
+    watched("size.rootfs", "rootfs, as a file", Unit::Mib),
+    watched("size.rootfs_content", "rootfs, what is in it", Unit::Mib),
+    watched("boot.init", "VM start to init", Unit::VirtualMs).at_most(45.0).goal(34.0),
+    watched("boot.init_instructions", "  of them, instructions", Unit::Minstr),
+    watched("boot.ready", "init to ready", Unit::Minstr).at_most(3.0).goal(0.87),
+    watched("boot.dax_init", "VM start to init, dax", Unit::VirtualMs),
+    watched("boot.dax_ready", "init to ready, dax", Unit::Minstr),
+    watched("container.exit", "CreateSandbox to the first container's exit", Unit::Minstr)
+        .at_most(12.0)
+        .goal(6.0),
+    watched("container.sandbox", "  CreateSandbox", Unit::Minstr),
+    watched("container.create", "  CreateContainer", Unit::Minstr),
+    watched("container.start", "  StartContainer", Unit::Minstr),
+    watched("container.run", "  its run and exit", Unit::Minstr),
+    watched("container.byte", "CreateSandbox to the first byte", Unit::Minstr),
+    watched("exec.exit", "exec `uname -r`, to its exit", Unit::Minstr).at_most(3.0).goal(1.4),
+    watched("exec.call", "  ExecProcess and its start", Unit::Minstr),
+    watched("ping.instructions", "ping (Health.Check)", Unit::Minstr),
+    watched("wall.ready", "VM start to ready", Unit::Ms),
+    watched("wall.byte", "VM start to the first byte", Unit::Ms),
+    watched("wall.exec", "exec `uname -r`, to its exit", Unit::Ms),
+    watched("wall.ping", "ping (Health.Check)", Unit::Ms),
+    watched("memory.initrd", "guest memory at ready, initrd", Unit::Mb).over_limit(2.0),
+    watched("memory.dax", "guest memory at ready, dax", Unit::Mb).over_limit(1.0),
+    watched("init.pss", "init idle: Pss", Unit::Kib).at_most(1536.0),
+    watched("init.anonymous", "init idle: anonymous", Unit::Kib).at_most(256.0),
+    watched("init.threads", "init idle: threads", Unit::Threads).at_most(1.0),
+    watched("init64.pss", "init, 64 connections: Pss", Unit::Kib).at_most(1536.0),
+    watched("init64.anonymous", "init, 64 connections: anonymous", Unit::Kib),
+    watched("init64.threads", "init, 64 connections: threads", Unit::Threads).at_most(1.0),
+    watched("smallest", "smallest -m that runs busybox", Unit::Mib).at_most(40.0).goal(24.0),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_has_an_id_of_its_own() {
+        let ids: HashSet<&str> = ROWS.iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), ROWS.len());
+    }
+
+    #[test]
+    fn a_goal_is_beyond_the_budget() {
+        for row in ROWS {
+            if let (Some(Budget::AtMost(budget)), Some(goal)) = (row.budget, row.goal) {
+                assert!(goal < budget, "{}", row.id);
+            }
+        }
+    }
+}
