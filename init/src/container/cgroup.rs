@@ -25,7 +25,7 @@ use crate::sys::CGROUP_ROOT;
 /// How long removal waits for processes that are being killed. They die at once unless the kernel holds them.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A cgroup of our own. Dropped without `remove`, it is killed and removed in the background.
+/// A cgroup of our own. Dropped without `remove`, what is in it is killed.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
@@ -82,17 +82,15 @@ impl AsFd for Cgroup {
     }
 }
 
+/// Nothing can be waited for here, so what is busy dying stays; only a container that nobody removed comes here.
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.removed.get() {
             return;
         }
-        let path = std::mem::take(&mut self.path);
-        tokio::task::spawn_local(async move {
-            if let Err(err) = kill_and_remove(path).await {
-                log::warn!("{err}"); // nobody waits for this to happen
-            }
-        });
+        if let Err(err) = self.kill().and_then(|()| Ok(remove_tree(&self.path)?)) {
+            log::warn!("cgroup {:?} is left: {err}", self.path);
+        }
     }
 }
 

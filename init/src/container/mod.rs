@@ -94,7 +94,7 @@ impl Container {
             })),
             Err(err) => {
                 if let Err(left) = cgroup.remove().await {
-                    log::debug!("{left}"); // its own drop goes on trying
+                    log::warn!("{left}"); // the error that the host gets is the first one
                 }
                 Err(err)
             }
