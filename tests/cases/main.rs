@@ -4,8 +4,12 @@
 mod boot;
 mod exec;
 mod failure;
+#[path = "harness.rs"]
+mod harness_itself;
 mod hyperctl;
 mod lifecycle;
 mod protocol;
+mod refusal;
 mod stdio;
+mod storage;
 mod view;

@@ -30,6 +30,7 @@ pub struct Run {
     user: String,
     terminal: bool,
     stdin: Vec<u8>,
+    storages: Vec<Storage>,
 }
 
 impl Run {
@@ -56,8 +57,8 @@ impl Run {
 
     fn of(image: Image, args: Vec<String>) -> Self {
         let env = vec!["PATH=/bin:/sbin:/usr/bin:/usr/sbin:/".to_owned()];
-        let (cwd, user, stdin) = ("/".to_owned(), String::new(), Vec::new());
-        Self { image, args, env, cwd, user, terminal: false, stdin }
+        let (cwd, user, stdin, storages) = ("/".to_owned(), String::new(), Vec::new(), Vec::new());
+        Self { image, args, env, cwd, user, terminal: false, stdin, storages }
     }
 
     pub fn env(mut self, variable: &str) -> Self {
@@ -78,6 +79,12 @@ impl Run {
 
     pub fn terminal(mut self) -> Self {
         self.terminal = true;
+        self
+    }
+
+    /// Mounted in the guest before the container is made, besides its root.
+    pub fn storage(mut self, storage: Storage) -> Self {
+        self.storages.push(storage);
         self
     }
 
@@ -140,7 +147,8 @@ impl Vm {
         };
         let device = self.machine().disk_device(disk).expect("both images are attached");
         let image = Storage::image(device.driver, &device.source, &ContainerId::new(image)?);
-        let storages = vec![image.clone(), Storage::overlay(&id, &image)];
+        let mut storages = vec![image.clone(), Storage::overlay(&id, &image)];
+        storages.extend(run.storages.iter().cloned());
         let options = ContainerOptions { storages };
         self.run("create a container", self.sandbox().create_container(&id, &spec, options))
     }

@@ -1,0 +1,135 @@
+//! What a spec asks for and this guest does not do is refused by the name of its field: never passed over.
+
+use harness::{Run, Vm, VmConfig};
+use hyperstart::{Code, ContainerId};
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+/// The default spec with `value` put in at `pointer` (RFC 6901).
+fn put(spec: &mut Spec, pointer: &str, value: Value) {
+    let mut config = serde_json::to_value(&*spec).unwrap();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = config.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent} in a spec"));
+    parent[name] = value;
+    *spec = serde_json::from_value(config).unwrap_or_else(|err| panic!("{pointer}: {err}"));
+}
+
+/// Each wrong or unserved field is an error of its own, and leaves nothing in the guest.
+#[test]
+fn fields_are_refused_by_name() {
+    let vm = Vm::boot(&VmConfig::default());
+    let hook = json!([{ "path": "/bin/true" }]);
+    let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+    let fields = [
+        ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" }), "linux.seccomp"),
+        ("/linux/uidMappings", mapping.clone(), "linux.uidMappings"),
+        ("/linux/gidMappings", mapping, "linux.gidMappings"),
+        ("/linux/mountLabel", json!("label"), "linux.mountLabel"),
+        ("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=1" }), "linux.intelRdt"),
+        ("/linux/namespaces", json!([{ "type": "user" }]), "linux.namespaces[user]"),
+        ("/linux/namespaces", json!([{ "type": "time" }]), "linux.namespaces[time]"),
+        (
+            "/linux/namespaces",
+            json!([{ "type": "pid", "path": "/proc/1/ns/pid" }]),
+            "linux.namespaces[pid].path",
+        ),
+        ("/linux/sysctl", json!({ "kernel.panic": "1" }), "linux.sysctl"),
+        ("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }), "linux.sysctl"),
+        ("/linux/cgroupsPath", json!("/../../escape"), "linux.cgroupsPath"),
+        ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation"),
+        ("/process/apparmorProfile", json!("profile"), "process.apparmorProfile"),
+        ("/process/selinuxLabel", json!("label"), "process.selinuxLabel"),
+        ("/process/args", json!([]), "process.args"),
+        ("/process/cwd", json!("relative"), "process.cwd"),
+        ("/process/oomScoreAdj", json!(5000), "process.oomScoreAdj"),
+        ("/process/env", json!(["NO_EQUALS_SIGN"]), "process.env"),
+        (
+            "/process/scheduler",
+            json!({ "policy": "SCHED_FIFO", "priority": 3 }),
+            "process.scheduler",
+        ),
+        ("/hooks", json!({ "prestart": hook.clone() }), "hooks.prestart"),
+        ("/hooks", json!({ "createContainer": hook.clone() }), "hooks.createContainer"),
+        ("/hooks", json!({ "poststop": hook }), "hooks.poststop"),
+        (
+            "/mounts",
+            json!([{ "destination": "/m", "type": "nfs", "source": "x" }]),
+            "mounts[0].type",
+        ),
+        (
+            "/mounts",
+            json!([{ "destination": "/m", "type": "bind", "source": "x" }]),
+            "mounts[0].source",
+        ),
+        ("/root/path", json!("/"), "root.path"),
+        ("/root/path", json!("relative"), "root.path"),
+        ("/hostname", json!("h".repeat(65)), "hostname"),
+    ];
+    for (index, (pointer, value, field)) in fields.into_iter().enumerate() {
+        let created = vm.try_create(&format!("web-{index}"), &Run::probe(["exit", "0"]), |spec| {
+            put(spec, pointer, value)
+        });
+        let err = created.expect_err(field);
+        assert!(
+            [Code::InvalidArgument, Code::Unimplemented].contains(&err.code()),
+            "{field}: {:?} {err}",
+            err.code()
+        );
+        assert!(err.to_string().contains(field), "{field}: {err}");
+    }
+    assert_eq!(vm.finish("web-0", &Run::probe(["exit", "3"])).code, 3);
+    vm.shutdown();
+}
+
+/// A mount over a container's /proc would undo what is hidden there (CVE-2019-16884).
+#[test]
+fn mounts_over_proc_are_refused() {
+    let vm = Vm::boot(&VmConfig::default());
+    for (index, destination) in
+        ["/proc", "/proc/self", "/proc/../proc/sys", "//proc/1"].into_iter().enumerate()
+    {
+        let created = vm.try_create(&format!("web-{index}"), &Run::probe(["exit", "0"]), |spec| {
+            let mut mounts = serde_json::to_value(spec.mounts()).unwrap();
+            let over = json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" });
+            mounts.as_array_mut().unwrap().push(over);
+            put(spec, "/mounts", mounts);
+        });
+        let err = created.expect_err(destination);
+        assert!(err.message().contains("/proc"), "{destination}: {err}");
+    }
+    vm.shutdown();
+}
+
+/// A working directory that leads out through a descriptor is refused, or inside the container's root (CVE-2024-21626).
+#[test]
+fn cwd_does_not_lead_out() {
+    let vm = Vm::boot(&VmConfig::default());
+    let web = vm.start("web", &Run::probe(["ignore-signals"]));
+    web.says("ready");
+    for number in 0..40 {
+        for path in [format!("/proc/self/fd/{number}"), format!("/proc/thread-self/fd/{number}")] {
+            let run =
+                Run::probe(["read", "initrd-marker", "run", "../../../init", "probe"]).cwd(&path);
+            let id = format!("exec-{number}-{}", path.len());
+            if let Ok(exec) = web.try_exec(&id, &run) {
+                let said = exec.finish();
+                assert!(
+                    !said.stdout().contains("init=") || said.stdout().contains("error"),
+                    "{path}: {said:?}"
+                );
+                panic!("{path} became a working directory: {said:?}");
+            }
+        }
+    }
+    web.kill();
+    web.remove();
+    vm.shutdown();
+}
+
+/// Ids that are no file names never reach the wire.
+#[test]
+fn bad_ids_are_refused_at_once() {
+    for id in ["", ".", "..", "a/b", "a b", "\u{e9}"] {
+        assert_eq!(ContainerId::new(id).unwrap_err().code(), Code::InvalidArgument, "{id:?}");
+    }
+}
