@@ -22,6 +22,7 @@ use crate::error::{Code, Context, Error, Result};
 use crate::log;
 use crate::oom::OomWatch;
 use crate::reaper::{ExitStatus, Reaper};
+use crate::stdio::Output;
 use crate::storage::{Storage, Storages};
 use crate::uevent::Uevents;
 
@@ -219,26 +220,15 @@ impl Sandbox {
         Ok(status)
     }
 
-    pub async fn read_stdout(
+    pub async fn read(
         &self,
         id: &ContainerId,
         exec_id: Option<&ExecId>,
+        output: Output,
         max: usize,
     ) -> Result<Vec<u8>> {
         let process = self.process(id, exec_id)?;
-        let data = process.stdio.read_stdout(max).await?;
-        self.forget_if_done(id, exec_id, &process);
-        Ok(data)
-    }
-
-    pub async fn read_stderr(
-        &self,
-        id: &ContainerId,
-        exec_id: Option<&ExecId>,
-        max: usize,
-    ) -> Result<Vec<u8>> {
-        let process = self.process(id, exec_id)?;
-        let data = process.stdio.read_stderr(max).await?;
+        let data = process.stdio.read(output, max).await?;
         self.forget_if_done(id, exec_id, &process);
         Ok(data)
     }

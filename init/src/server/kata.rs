@@ -22,6 +22,7 @@ use super::rpc::{Domain, Table};
 use crate::container::{ContainerId, ExecId};
 use crate::error::{Code, Context, Error, Result};
 use crate::sandbox::{Sandbox, SandboxSpec};
+use crate::stdio::Output;
 use crate::storage::{self, Storage};
 
 pub fn service(domain: &Domain) -> (String, Service) {
@@ -220,24 +221,26 @@ async fn read_stdout(
     sandbox: Rc<Sandbox>,
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse> {
-    let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
-    let mut answer = ReadStreamResponse::new();
-    answer.data = sandbox.read_stdout(&id, exec_id.as_ref(), length(&request)).await?;
-    Ok(answer)
+    read(sandbox, request, Output::Stdout).await
 }
 
 async fn read_stderr(
     sandbox: Rc<Sandbox>,
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse> {
-    let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
-    let mut answer = ReadStreamResponse::new();
-    answer.data = sandbox.read_stderr(&id, exec_id.as_ref(), length(&request)).await?;
-    Ok(answer)
+    read(sandbox, request, Output::Stderr).await
 }
 
-fn length(request: &ReadStreamRequest) -> usize {
-    usize::try_from(request.len).unwrap_or(usize::MAX) // stdio bounds it
+async fn read(
+    sandbox: Rc<Sandbox>,
+    request: ReadStreamRequest,
+    output: Output,
+) -> Result<ReadStreamResponse> {
+    let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
+    let max = usize::try_from(request.len).unwrap_or(usize::MAX); // stdio bounds it
+    let mut answer = ReadStreamResponse::new();
+    answer.data = sandbox.read(&id, exec_id.as_ref(), output, max).await?;
+    Ok(answer)
 }
 
 async fn close_stdin(sandbox: Rc<Sandbox>, request: CloseStdinRequest) -> Result<Empty> {

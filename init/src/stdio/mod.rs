@@ -22,6 +22,13 @@ pub struct Stdio {
     stderr: Option<Rc<Stream>>, // a terminal has none of its own
 }
 
+/// What a process writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Stdout,
+    Stderr,
+}
+
 /// The process's ends; all close-on-exec, the child puts them on 0, 1 and 2.
 pub struct ChildStdio {
     pub stdin: OwnedFd,
@@ -54,15 +61,15 @@ impl Stdio {
         self.stderr.is_none()
     }
 
-    /// Waits for at least one byte and returns at most `max`; empty is end-of-file.
-    pub async fn read_stdout(&self, max: usize) -> Result<Vec<u8>> {
-        self.stdout.read(max).await.context(|| "read stdout".to_owned())
-    }
-
-    /// As `read_stdout`; with a terminal everything is on stdout, so stderr is at its end from the start.
-    pub async fn read_stderr(&self, max: usize) -> Result<Vec<u8>> {
-        match &self.stderr {
-            Some(stderr) => stderr.read(max).await.context(|| "read stderr".to_owned()),
+    /// Waits for at least one byte and returns at most `max`; empty is end-of-file. With a terminal everything is on
+    /// stdout, so stderr is at its end from the start.
+    pub async fn read(&self, output: Output, max: usize) -> Result<Vec<u8>> {
+        let (name, stream) = match output {
+            Output::Stdout => ("stdout", Some(&self.stdout)),
+            Output::Stderr => ("stderr", self.stderr.as_ref()),
+        };
+        match stream {
+            Some(stream) => stream.read(max).await.context(|| format!("read {name}")),
             None => Ok(Vec::new()),
         }
     }
