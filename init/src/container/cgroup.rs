@@ -68,6 +68,12 @@ impl Cgroup {
             .context(|| format!("kill cgroup {:?}", self.path))
     }
 
+    /// Whether a process in it was killed for want of memory (`memory.events`).
+    pub fn lost_to_oom(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+    }
+
     /// Kills what is left in it and removes it. To remove it twice is no error.
     pub async fn remove(&self) -> Result<()> {
         kill_and_remove(self.path.clone()).await?;

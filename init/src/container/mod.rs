@@ -93,6 +93,7 @@ impl Container {
                 reserved: RefCell::default(),
             })),
             Err(err) => {
+                let err = if cgroup.lost_to_oom() { out_of_memory(&err) } else { err };
                 if let Err(left) = cgroup.remove().await {
                     log::warn!("{left}"); // the error that the host gets is the first one
                 }
@@ -153,7 +154,11 @@ impl Container {
             return Err(self.wrong_state());
         }
         let reservation = Reservation::new(self, exec_id)?;
-        let process = self.spawn_exec(spec, reaper).await?;
+        let process = match self.spawn_exec(spec, reaper).await {
+            // Its namespaces have ended with the first process, and each call says so in its own way.
+            Err(_) if self.first.has_ended() => return Err(stopped()),
+            process => process?,
+        };
         self.execs.borrow_mut().insert(reservation.exec_id.clone(), Rc::new(process));
         Ok(())
     }
@@ -229,13 +234,21 @@ impl Container {
     }
 
     fn wrong_state(&self) -> Error {
-        let state = match self.state() {
-            State::Created => "it was not started",
-            State::Running => "it is running",
-            State::Stopped(_) => "it has stopped",
-        };
-        Error::new(Code::FailedPrecondition, state)
+        match self.state() {
+            State::Created => Error::new(Code::FailedPrecondition, "it was not started"),
+            State::Running => Error::new(Code::FailedPrecondition, "it is running"),
+            State::Stopped(_) => stopped(),
+        }
     }
+}
+
+fn stopped() -> Error {
+    Error::new(Code::FailedPrecondition, "it has stopped")
+}
+
+/// The set-up is done within the container's own limit, and may be too much for it.
+fn out_of_memory(err: &Error) -> Error {
+    Error::new(Code::ResourceExhausted, format!("linux.resources.memory.limit is too small: {err}"))
 }
 
 /// An exec id that nobody else can take while its process is made.

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use tokio::time::timeout;
 
@@ -44,6 +45,13 @@ impl Process {
             ));
         }
         pidfd_send_signal(self.pidfd(), signal).context(|| format!("signal {signal}"))
+    }
+
+    /// Whether it has ended, be it that nobody has reaped it yet.
+    pub fn has_ended(&self) -> bool {
+        let mut pidfd = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
+        self.exit.status().is_some()
+            || poll(&mut pidfd, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// The cgroup that it is in.
