@@ -20,6 +20,7 @@ mod id;
 mod mounts;
 mod namespaces;
 mod process;
+mod program;
 mod rlimits;
 mod rootfs;
 pub mod spec;
