@@ -53,7 +53,7 @@ impl Row {
             optional(self.figure.limit),
             optional(self.budget()),
             optional(self.spec.goal),
-            self.figure.spread.map(|percent| format!("{percent:.2} %")).unwrap_or_default(),
+            self.figure.spread.map(shown_percent).unwrap_or_default(),
             self.verdict(),
         ]
     }
@@ -107,6 +107,10 @@ fn shown(value: f64, unit: Unit) -> String {
         Unit::Minstr => format!("{value:.3}"),
         Unit::Kib | Unit::Threads => format!("{value:.0}"),
     }
+}
+
+fn shown_percent(percent: f64) -> String {
+    if percent < 10.0 { format!("{percent:.2} %") } else { format!("{percent:.0} %") }
 }
 
 const HEAD: [&str; 8] = ["what", "value", "unit", "limit", "budget", "goal", "spread", "verdict"];
