@@ -124,7 +124,7 @@ pub const PMEM_ALIGN: u64 = 2 << 20;
 /// The first PCI slot that is ours: 0 is the host bridge, 1 the older board's ISA bridge.
 const FIRST_SLOT: u32 = 2;
 /// `rtc=on`: without one, the kernel waits a second for it.
-const MICROVM: &str = "microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off";
+const MICROVM: &str = "microvm,rtc=on,isa-serial=on,x-option-roms=off";
 const Q35: &str = "q35,smm=off,vmport=off,hpet=off,sata=off,smbus=off,usb=off,i8042=off";
 const PC: &str = "pc,smm=off,vmport=off,hpet=off,usb=off,i8042=off";
 const GIB: u64 = 1 << 30;
@@ -188,13 +188,17 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
 /// The kernel's command line.
 pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
     let mut words: Vec<String> = KERNEL_WORDS.map(str::to_owned).into();
-    if machine.kind == MachineKind::Microvm {
-        words.push("acpi=off".to_owned()); // it has none: the kernel need not look
+    if !machine.has_acpi() {
+        words.push("acpi=off".to_owned()); // the kernel need not look
     }
     if matches!(machine.boot, Boot::Rootfs(_)) {
         let root =
             ["root=/dev/pmem0", "rootfstype=erofs", "rootflags=dax=always", "ro", "init=/init"];
         words.extend(root.map(str::to_owned));
+    }
+    if let (Some(gib), false) = (pmem_space_gib(machine, wiring), machine.has_acpi()) {
+        // Without ACPI the kernel does not know that persistent memory is there, and puts PCI BARs over it.
+        words.push(format!("memmap={gib}G$4G"));
     }
     words.extend(clock_words(machine, wiring));
     match &wiring.channel {
@@ -277,6 +281,7 @@ impl Args {
         if machine.kind.has_pci() {
             self.add("-bios", "qboot.rom");
         }
+        let board = if machine.has_acpi() { board } else { board.text("acpi=off") };
         let nvdimm = machine.kind.has_pci() && machine.pmem == PmemKind::Nvdimm;
         let board = if nvdimm { board.text("nvdimm=on") } else { board };
         let board = if shared { board.text("memory-backend=memory") } else { board };
@@ -411,26 +416,25 @@ impl Args {
 
 /// Guest memory, and the address space above it in which persistent memory appears.
 fn memory(machine: &Machine, wiring: &Wiring) -> String {
-    let mapped = wiring
-        .disks
-        .iter()
-        .zip(&machine.disks)
-        .filter(|(facts, disk)| is_pmem(machine, disk, facts));
-    let mut sizes: Vec<u64> = mapped.map(|(facts, _)| facts.bytes).collect();
-    if matches!(machine.boot, Boot::Rootfs(_)) {
-        sizes.push(wiring.rootfs_bytes);
-    }
-    let base = format!("{}M", machine.memory_mib);
-    if sizes.is_empty() {
-        return base;
-    }
-    // Each is aligned by QEMU as it sees fit: up to a GiB each, and one more for the start of the area.
-    let space: u64 = sizes.iter().map(|bytes| bytes.next_multiple_of(GIB)).sum::<u64>() + GIB;
-    let slots = match machine.pmem {
-        PmemKind::VirtioPmem => String::new(),
-        PmemKind::Nvdimm => format!(",slots={}", sizes.len()),
+    let base = machine.memory_mib;
+    let Some(space_gib) = pmem_space_gib(machine, wiring) else {
+        return format!("{base}M");
     };
-    format!("{base}{slots},maxmem={}M", u64::from(machine.memory_mib) + space / (1 << 20))
+    let slots = match machine.pmem {
+        PmemKind::VirtioPmem => "",
+        PmemKind::Nvdimm => ",slots=1",
+    };
+    format!("{base}M{slots},maxmem={}M", u64::from(base) + space_gib * 1024)
+}
+
+/// How much address space persistent memory takes, from 4 GiB on; `None` if there is none. Each device is aligned by
+/// QEMU as it sees fit: up to a GiB each.
+fn pmem_space_gib(machine: &Machine, wiring: &Wiring) -> Option<u64> {
+    let Boot::Rootfs(_) = machine.boot else { return None };
+    let disks = machine.disks.iter().zip(&wiring.disks);
+    let mapped = disks.filter(|(disk, facts)| is_pmem(machine, disk, facts));
+    let sizes = mapped.map(|(_, facts)| facts.bytes).chain([wiring.rootfs_bytes]);
+    Some(sizes.map(|bytes| bytes.div_ceil(GIB)).sum::<u64>() + 1)
 }
 
 fn on_off(on: bool) -> &'static str {

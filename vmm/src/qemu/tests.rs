@@ -51,7 +51,7 @@ fn a_microvm_with_a_serial_port() {
         line(&initrd(), &wiring(serial())),
         "-nodefaults -no-user-config -no-reboot -display none \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-         -machine microvm,acpi=off,rtc=on,isa-serial=on,x-option-roms=off \
+         -machine microvm,rtc=on,isa-serial=on,x-option-roms=off,acpi=off \
          -accel tcg -cpu max,erms=off,fsrm=off -smp 1 -m 64M -kernel /g/vmlinux -initrd /g/initrd.img \
          -append console=ttyS0 quiet reboot=t noreplace-smp acpi=off no_timer_check tsc=reliable \
          -chardev stdio,id=console,signal=off -serial chardev:console \
@@ -85,6 +85,8 @@ fn a_rootfs_is_persistent_memory_in_the_first_slot() {
     let line = line(&rootfs(), &wiring);
     assert!(line.contains("-bios qboot.rom -machine q35,"), "{line}");
     assert!(line.contains("-m 64M,maxmem=2112M"), "{line}");
+    assert_eq!(line.matches("acpi=off").count(), 2, "the board's and the kernel's: {line}");
+    assert!(line.contains(" memmap=2G$4G "), "{line}");
     assert!(
         line.contains(
             "-object memory-backend-file,id=root-file,share=on,readonly=on,size=4194304,mem-path=/g/rootfs.erofs \
@@ -99,11 +101,22 @@ fn a_rootfs_is_persistent_memory_in_the_first_slot() {
     assert!(!line.contains("-initrd"), "{line}");
 }
 
+/// RAM above 4 GiB moves persistent memory to where only ACPI tells the guest.
+#[test]
+fn a_large_guest_with_a_rootfs_has_acpi() {
+    let wiring = Wiring { rootfs_bytes: 4 << 20, ..wiring(serial()) };
+    let large = line(&Machine { memory_mib: 4096, ..rootfs() }, &wiring);
+    assert!(!large.contains("acpi=off") && !large.contains("memmap="), "{large}");
+    let mut plain = Machine { memory_mib: 4096, ..initrd() };
+    plain.kind = MachineKind::Q35;
+    assert!(line(&plain, &wiring).contains("acpi=off"), "nothing is mapped there");
+}
+
 #[test]
 fn an_nvdimm_takes_a_memory_slot() {
     let machine = Machine { pmem: PmemKind::Nvdimm, ..rootfs() };
     let line = line(&machine, &Wiring { rootfs_bytes: 2 << 20, ..wiring(serial()) });
-    assert!(line.contains("nvdimm=on"), "{line}");
+    assert!(line.contains("nvdimm=on") && !line.contains("acpi=off"), "{line}");
     assert!(line.contains("-m 64M,slots=1,maxmem=2112M"), "{line}");
     assert!(line.contains("-device nvdimm,unarmed=on,id=root,memdev=root-file"), "{line}");
 }
@@ -183,7 +196,7 @@ fn a_kernel_that_is_told_its_frequencies_needs_no_pit() {
     let told = |tsc_khz| Wiring { clocks: Clocks::Told { tsc_khz }, ..wiring(serial()) };
     let line_of = |machine: &Machine, tsc_khz| line(machine, &told(tsc_khz));
     let tcg = line_of(&initrd(), Some(2_600_000));
-    assert!(tcg.contains(",pit=off,pic=off "), "{tcg}");
+    assert!(tcg.contains(",pit=off,pic=off,acpi=off "), "{tcg}");
     assert!(tcg.contains(" lapic_timer_khz=1000000 tsc_early_khz=2600000 "), "{tcg}");
     assert!(!line_of(&initrd(), None).contains("tsc_early_khz"));
     let timer = line(&initrd(), &Wiring { clocks: Clocks::TimerTold, ..wiring(serial()) });
