@@ -87,7 +87,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Machine`], [`Error::GuestFile`], [`Error::Attachment`], [`Error::QemuMissing`], [`Error::Accel`],
     /// [`Error::Transport`] before anything is started; [`Error::Daemon`], [`Error::QemuRefused`],
-    /// [`Error::HostMemory`], [`Error::Qmp`] or [`Error::Io`] from the start itself. Nothing is left then but logs.
+    /// [`Error::HostMemory`], [`Error::GuestMemory`], [`Error::Qmp`] or [`Error::Io`] from the start itself. Nothing is left then but logs.
     pub async fn launch(machine: &Machine, run_dir: &Path) -> Result<Self> {
         machine.check()?;
         let mut plan = Plan::make(machine)?;
@@ -115,8 +115,9 @@ impl Vm {
 
     /// Waits until the guest says that it is ready, at most `deadline` from now. Returns at once when it has said so.
     ///
-    /// # Errors [`Error::GuestPanicked`], [`Error::VmEnded`], [`Error::NotReady`] with the evidence;
-    /// [`Error::Daemon`] if the vsock daemon ended; [`Error::NotOurGuest`] if something else than our guest speaks.
+    /// # Errors
+    /// [`Error::GuestPanicked`], [`Error::GuestMemory`], [`Error::VmEnded`], [`Error::VmStopped`] or
+    /// [`Error::NotReady`], with the evidence; [`Error::Daemon`] if the vsock daemon ended; [`Error::NotOurGuest`] if something else than our guest speaks.
     pub async fn ready(&self, deadline: Duration) -> Result<()> {
         let begun = Instant::now();
         let said = tokio::select! {

@@ -9,7 +9,9 @@
 //!
 //! The daemon's socket may exist before the daemon listens; QEMU would be refused. `/proc/net/unix` says which it is.
 
+use std::fmt;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hyperstart_protocol::{READY_LINE, READY_PORT};
-use tokio::io::{AsyncBufRead, BufReader};
+use tokio::io::{AsyncBufRead, AsyncRead, BufReader};
 use tokio::net::UnixListener;
 use tokio::time::Instant;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
@@ -40,15 +42,17 @@ const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Where the guest says READY.
+pub struct ReadyPort {
+    listener: Listener,
+    /// The guest's connection: kept over a wait that was given up, with what was read of the line.
+    guest: Option<BufReader<Box<dyn AsyncRead + Send + Sync + Unpin>>>,
+    line: Vec<u8>,
+}
+
 #[derive(Debug)]
-pub enum ReadyPort {
-    /// The host's vsock, from this context id.
-    Vsock {
-        /// Ours, on a port that the kernel chose.
-        listener: VsockListener,
-        /// The guest's.
-        cid: u32,
-    },
+enum Listener {
+    /// The host's vsock; only the guest of this context id is heard.
+    Vsock { listener: VsockListener, cid: u32 },
     /// Behind the daemon.
     Unix(UnixListener),
 }
@@ -62,7 +66,7 @@ impl ReadyPort {
         let made = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, ANY_PORT));
         let listener = made.map_err(Error::io("listen on vsock for the guest"))?;
         let address = listener.local_addr().map_err(Error::io("read our vsock port"))?;
-        Ok((Self::Vsock { listener, cid }, address.port()))
+        Ok((Self::on(Listener::Vsock { listener, cid }), address.port()))
     }
 
     /// Listens where the daemon at `uds` will connect for the guest.
@@ -72,26 +76,44 @@ impl ReadyPort {
     pub fn behind_daemon(uds: &Path) -> Result<Self> {
         let mut path = uds.as_os_str().to_owned();
         path.push(format!("_{READY_PORT}"));
-        bind(Path::new(&path)).map(Self::Unix)
+        Ok(Self::on(Listener::Unix(bind(Path::new(&path))?)))
     }
 
-    /// Waits for the READY line, without a deadline; may be given up and called again, since the guest has a connection
-    /// for it alone.
+    fn on(listener: Listener) -> Self {
+        Self { listener, guest: None, line: Vec::new() }
+    }
+
+    /// Waits for the READY line, without a deadline; may be given up and called again.
     ///
     /// # Errors
     /// [`Error::NotOurGuest`] if the guest says anything else, [`Error::Io`] if nobody can be accepted.
     pub async fn ready(&mut self) -> Result<()> {
-        match self {
-            Self::Unix(listener) => {
-                let (stream, _) =
-                    listener.accept().await.map_err(Error::io("accept the guest's connection"))?;
-                expect_ready(&mut BufReader::new(stream), &mut Vec::new()).await
+        let guest = match &mut self.guest {
+            Some(guest) => guest,
+            None => {
+                let accepted = self.listener.accept().await;
+                let stream = accepted.map_err(Error::io("accept the guest's connection"))?;
+                self.guest.insert(BufReader::new(stream))
             }
+        };
+        expect_ready(guest, &mut self.line).await
+    }
+}
+
+impl fmt::Debug for ReadyPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyPort").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    async fn accept(&mut self) -> io::Result<Box<dyn AsyncRead + Send + Sync + Unpin>> {
+        match self {
+            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
             Self::Vsock { listener, cid } => loop {
-                let (stream, peer) =
-                    listener.accept().await.map_err(Error::io("accept the guest's connection"))?;
+                let (stream, peer) = listener.accept().await?;
                 if peer.cid() == *cid {
-                    break expect_ready(&mut BufReader::new(stream), &mut Vec::new()).await;
+                    return Ok(Box::new(stream));
                 }
                 log::warn!("vsock: context id {} connected to the port of guest {cid}", peer.cid());
             },
@@ -107,7 +129,7 @@ where
     const LIMIT: usize = 64;
     let line = match line::read(reader, partial, LIMIT).await {
         Ok(line) => line,
-        Err(err) if err.kind() == std::io::ErrorKind::InvalidData => std::mem::take(partial),
+        Err(err) if err.kind() == io::ErrorKind::InvalidData => std::mem::take(partial),
         Err(err) => return Err(Error::io("read the guest's READY line")(err)),
     };
     if line == READY_LINE.trim_end().as_bytes() {
@@ -134,7 +156,7 @@ pub(crate) fn check_socket_path(path: &Path) -> Result<()> {
     let detail = format!(
         "{bytes} bytes, a unix socket's path has at most {MAX_SOCKET_PATH}: use a shorter directory"
     );
-    Err(Error::io(format!("listen at {path:?}"))(std::io::Error::other(detail)))
+    Err(Error::io(format!("listen at {path:?}"))(io::Error::other(detail)))
 }
 
 /// A context id that is probably free: from the upper half, which nobody hands out by counting.
@@ -157,7 +179,7 @@ pub fn cid_was_taken(stderr: &str) -> bool {
 ///
 /// # Errors
 /// Why not.
-pub fn vhost_usable() -> std::io::Result<()> {
+pub fn vhost_usable() -> io::Result<()> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").map(drop)
 }
 

@@ -32,6 +32,18 @@ async fn the_port_behind_a_daemon_is_a_socket_with_a_suffix() {
 }
 
 #[tokio::test]
+async fn a_wait_that_is_given_up_in_the_middle_of_the_line_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut port = ReadyPort::behind_daemon(&dir.path().join("v.sock")).unwrap();
+    let mut guest = UnixStream::connect(dir.path().join("v.sock_1028")).await.unwrap();
+    let (begin, end) = READY_LINE.split_at(7);
+    guest.write_all(begin.as_bytes()).await.unwrap();
+    tokio::time::timeout(Duration::from_millis(50), port.ready()).await.unwrap_err();
+    guest.write_all(end.as_bytes()).await.unwrap();
+    port.ready().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_socket_that_is_only_bound_does_not_listen() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.sock");
