@@ -117,7 +117,8 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::GuestPanicked`], [`Error::GuestMemory`], [`Error::VmEnded`], [`Error::VmStopped`] or
-    /// [`Error::NotReady`], with the evidence; [`Error::Daemon`] if the vsock daemon ended; [`Error::NotOurGuest`] if something else than our guest speaks.
+    /// [`Error::NotReady`], with the evidence; [`Error::Daemon`] if the vsock daemon ended; [`Error::NotOurGuest`] if
+    /// something else than our guest speaks.
     pub async fn ready(&self, deadline: Duration) -> Result<()> {
         let begun = Instant::now();
         let said = tokio::select! {
