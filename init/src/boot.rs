@@ -90,15 +90,23 @@ pub fn require_pid_1() -> Result<()> {
 /// which has one.
 pub fn make_root_pivotable() -> Result<()> {
     if !is_initrd()? {
-        return Ok(());
+        return seal_own_program();
     }
     let covered = "/run"; // any directory: it is covered for these four calls only
     mount(Some("/"), covered, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .context(|| "bind \"/\"".to_owned())?;
+    seal_own_program()?;
     chdir(covered).context(|| format!("enter {covered:?}"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .context(|| "move the root over rootfs".to_owned())?;
     chroot(".").context(|| "enter the moved root".to_owned())
+}
+
+/// Our own program stays on this mount: through /proc/PID/exe no container can run it or write to it (CVE-2019-5736).
+fn seal_own_program() -> Result<()> {
+    let sealed = INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    mount(None::<&str>, "/", None::<&str>, sealed, None::<&str>)
+        .context(|| "seal \"/\"".to_owned())
 }
 
 /// `initrd`, or `dax`.
