@@ -1,6 +1,6 @@
 //! Every way not to start: hyperctl says which, within its deadline, and leaves nothing behind. And every way to be ended.
 
-use harness::command::{Place, Said, until};
+use harness::command::{Place, Said, finish_started, start, until};
 use harness::guest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -182,7 +182,7 @@ fn killed_host_leaves_nothing() {
 fn killed_qemu_ends_the_pod() {
     let place = Place::new();
     let mut command = place.command(["run", "--rm", "busybox", "sleep", "1000"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = start(&mut command);
     until("the pod runs", || place.run(["ps"]).stdout.contains("Up"));
     let qemu = place
         .processes()
@@ -190,9 +190,8 @@ fn killed_qemu_ends_the_pod() {
         .find(|(_, words)| words.contains("qemu-system"))
         .expect("a VM runs");
     signal(qemu.0, Signal::SIGKILL);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("qemu"), "{output:?}");
+    let said = finish_started(child);
+    assert!(said.code == 125 && said.stderr.contains("qemu"), "{said:?}");
     place.assert_nothing_left();
 }
 
@@ -203,15 +202,17 @@ fn terminated_hyperctl_ends_in_order() {
     let mut command = place.command([
         "run",
         "--rm",
+        "--name",
+        "web",
         "busybox",
         "sh",
         "-c",
-        "trap 'exit 12' TERM; while true; do sleep 0.1; done",
+        "trap 'exit 12' TERM; echo ready; while true; do sleep 0.1; done",
     ]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until("the pod runs", || place.run(["ps"]).stdout.contains("Up"));
+    let child = start(&mut command);
+    until("it is ready", || place.run(["logs", "web"]).stdout.contains("ready"));
     signal(child.id(), Signal::SIGTERM);
-    assert_eq!(child.wait().unwrap().code(), Some(12));
+    assert_eq!(finish_started(child).code, 12);
     place.assert_nothing_left();
 }
 

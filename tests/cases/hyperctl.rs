@@ -236,7 +236,9 @@ fn terminal_is_handed_over_and_back() {
     session.resize(111, 44);
     session.types("sleep 1; stty size\r");
     session.shows("44 111");
-    session.types("sleep 100\r\x03");
+    session.types("sh -c 'echo go\"\"ing; sleep 100'\r");
+    session.shows("going"); // only then is Ctrl-C a signal and not a key of the shell's own line
+    session.types("\x03");
     session.shows("^C");
     session.types("exit 5\r");
     assert_eq!(session.wait(), 5);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 
 mod boot;
+mod concurrency;
 mod exec;
 mod failure;
 #[path = "harness.rs"]

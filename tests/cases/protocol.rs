@@ -282,3 +282,71 @@ impl Noise {
         }
     }
 }
+
+/// Requests that are right but for a byte or two are survived too: they come farther than noise.
+#[test]
+fn almost_right_requests_are_survived() {
+    let mut vm = boot();
+    let mut noise = Noise(0xa1305);
+    let right =
+        [("CreateContainer", create_container("almost")), ("ExecProcess", exec_process("web"))];
+    let web = vm.start("web", &Run::probe(["sleep", "600000"]));
+    let mut raw = vm.raw();
+    for (stream_id, (method, payload)) in [1, 3].into_iter().zip(&right) {
+        let reply = raw.call(stream_id, AGENT, method, payload);
+        assert_eq!(reply.code, 0, "{method} is not even right: {reply:?}");
+    }
+    for index in 0..600 {
+        let (method, mut payload) = right[index % 2].clone();
+        for _ in 0..=noise.next() % 3 {
+            let at = usize::try_from(noise.next()).unwrap() % payload.len();
+            payload[at] = noise.next().to_le_bytes()[0];
+        }
+        let stream_id = u32::try_from(2 * index + 5).unwrap();
+        raw.call(stream_id, AGENT, method, &payload);
+    }
+    assert_eq!(vm.init_memory().number("threads"), 1);
+    web.kill();
+    assert_serves(&vm, "after");
+    vm.power_off(); // some of them were right enough to make a container
+}
+
+/// `CreateContainerRequest`: container_id 1, OCI 6; its Spec: Version 1, Process 2, Root 3, Mounts 5, Linux 8 (Namespaces 6).
+fn create_container(id: &str) -> Vec<u8> {
+    let text = |number: u8, text: &str| bytes_field(number, text.as_bytes());
+    let mount = [text(1, "/proc"), text(2, "proc"), text(3, "proc"), text(4, "nosuid")].concat();
+    let namespaces: Vec<u8> = ["mount", "pid", "ipc", "uts", "cgroup", "network"]
+        .iter()
+        .flat_map(|kind| bytes_field(6, &text(1, kind)))
+        .collect();
+    let root = [text(1, "/run/hyperstart/images/probe"), number_field(2, 1)].concat();
+    let spec = [
+        text(1, "1.0.2"),
+        bytes_field(2, &process()),
+        bytes_field(3, &root),
+        bytes_field(5, &mount),
+        bytes_field(8, &namespaces),
+    ];
+    [text(1, id), bytes_field(6, &spec.concat())].concat()
+}
+
+/// `ExecProcessRequest`: container_id 1, exec_id 2, process 4.
+fn exec_process(id: &str) -> Vec<u8> {
+    [bytes_field(1, id.as_bytes()), bytes_field(2, b"almost"), bytes_field(4, &process())].concat()
+}
+
+/// OCI `Process`: User 3, Args 4, Env 5, Cwd 6, Rlimits 8.
+fn process() -> Vec<u8> {
+    let user = [number_field(1, 1000), number_field(2, 1000)].concat();
+    let rlimit =
+        [bytes_field(1, b"RLIMIT_NOFILE"), number_field(2, 64), number_field(3, 64)].concat();
+    [
+        bytes_field(3, &user),
+        bytes_field(4, b"/probe"),
+        bytes_field(4, b"view"),
+        bytes_field(5, b"A=b"),
+        bytes_field(6, b"/"),
+        bytes_field(8, &rlimit),
+    ]
+    .concat()
+}

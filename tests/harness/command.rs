@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -164,33 +165,47 @@ impl Drop for Place {
 
 /// Runs a command to its end, or fails the test when its deadline has passed.
 pub fn finish(mut command: Command, input: &[u8]) -> Said {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let shown = format!("{command:?}");
-    let mut child = command.spawn().unwrap_or_else(|err| panic!("{shown}: {err}"));
+    let mut child = start(command.stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     // A command that does not read its input closes it; then there is nobody to give it to.
     let feed = thread::spawn(move || stdin.write_all(&input).is_ok());
+    let said = finish_started(child);
+    feed.join().unwrap();
+    said
+}
+
+/// Starts a command whose output is for [`finish_started`].
+pub fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|err| panic!("{command:?}: {err}"))
+}
+
+/// Waits for the end of a started command and of its output.
+pub fn finish_started(mut child: Child) -> Said {
     let (stdout, stderr) =
         (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
-    let status = wait(&mut child, &shown);
-    feed.join().unwrap();
-    let text = |bytes: thread::JoinHandle<Vec<u8>>| {
-        String::from_utf8_lossy(&bytes.join().unwrap()).into_owned()
+    let status = wait(&mut child);
+    // Whoever got the pipe from the command and stays would keep the output open for ever.
+    let text = |gathered: Receiver<Vec<u8>>| {
+        let bytes = gathered.recv_timeout(DEADLINE).expect("the end of a command's output");
+        String::from_utf8_lossy(&bytes).into_owned()
     };
     Said { code: code(status), stdout: text(stdout), stderr: text(stderr) }
 }
 
-fn gather(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+fn gather(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).expect("read a command's output");
-        bytes
-    })
+        sender.send(bytes).is_ok() // else nobody waits for it any more
+    });
+    receiver
 }
 
 /// Waits for a child's end; one that outlives the deadline is killed, and the test fails.
-pub fn wait(child: &mut Child, shown: &str) -> ExitStatus {
+pub fn wait(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("wait for a command") {
@@ -198,7 +213,7 @@ pub fn wait(child: &mut Child, shown: &str) -> ExitStatus {
         }
         if begun.elapsed() > DEADLINE {
             child.kill().expect("kill a command");
-            panic!("{shown}: not done after {} s", DEADLINE.as_secs());
+            panic!("a command is not done after {} s", DEADLINE.as_secs());
         }
         thread::sleep(Duration::from_millis(5));
     }

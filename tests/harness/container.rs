@@ -1,11 +1,12 @@
 //! Containers of a test: what to run, and what came of it.
 
 use hyperstart::{
-    Container, ContainerId, ContainerOptions, ExecId, Process, Result, Storage, spec,
+    Container, ContainerId, ContainerOptions, ExecId, Output, Process, Result, Storage, spec,
 };
 use oci_spec::runtime::{self, Spec};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Mutex;
 
 use crate::facts::Facts;
 use crate::vm::Vm;
@@ -167,7 +168,7 @@ impl Vm {
     ) -> Running<'_> {
         let container = self.try_create(name, run, change).unwrap_or_else(|err| panic!("{err}"));
         let process = container.process();
-        Running { vm: self, container, process, stdin: run.stdin.clone() }
+        Running::new(self, container, process, run)
     }
 
     /// Makes a container and starts it.
@@ -200,9 +201,16 @@ pub struct Running<'vm> {
     container: Container,
     process: Process,
     stdin: Vec<u8>,
+    /// One stream for all who read: a second one would share the bytes with the first.
+    stdout: Mutex<Output>,
 }
 
 impl<'vm> Running<'vm> {
+    fn new(vm: &'vm Vm, container: Container, process: Process, run: &Run) -> Self {
+        let stdout = Mutex::new(process.stdout());
+        Self { vm, container, process, stdin: run.stdin.clone(), stdout }
+    }
+
     fn started(self) -> Self {
         self.vm
             .run("start a container", self.container.start())
@@ -225,8 +233,7 @@ impl<'vm> Running<'vm> {
         let process = run.process();
         let exec = self.container.exec(ExecId::new(name)?, &process);
         let process = self.vm.run("exec", exec)?;
-        let (vm, container) = (self.vm, self.container.clone());
-        Ok(Running { vm, container, process, stdin: run.stdin.clone() })
+        Ok(Running::new(self.vm, self.container.clone(), process, run))
     }
 
     /// Runs one more process in the container.
@@ -251,8 +258,8 @@ impl<'vm> Running<'vm> {
         let finished = async {
             tokio::join!(
                 feed,
-                read_to_end(process.stdout()),
-                read_to_end(process.stderr()),
+                async { read_to_end(&mut *self.stdout.lock().await).await },
+                async { read_to_end(&mut process.stderr()).await },
                 process.wait()
             )
         };
@@ -263,7 +270,7 @@ impl<'vm> Running<'vm> {
     /// Waits until the process has said `line` on its stdout, and nothing else before.
     pub fn says(&self, line: &str) {
         let mut got = vec![0; line.len() + 1];
-        let read = async { self.process.stdout().read_exact(&mut got).await };
+        let read = async { self.stdout.lock().await.read_exact(&mut got).await };
         self.vm
             .run(&format!("{line:?} on stdout"), read)
             .unwrap_or_else(|err| panic!("wait for {line:?}: {err}"));
@@ -298,7 +305,7 @@ impl<'vm> Running<'vm> {
     }
 }
 
-async fn read_to_end(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+async fn read_to_end(stream: &mut Output) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap_or_else(|err| panic!("read output: {err}"));
     bytes

@@ -93,7 +93,7 @@ impl Session {
 
     /// Waits for the command's end and gives its exit code.
     pub fn wait(&mut self) -> i32 {
-        code(wait(&mut self.child, "a command on a terminal"))
+        code(wait(&mut self.child))
     }
 }
 

@@ -156,6 +156,22 @@ impl Vm {
         within(&self.runtime, self.deadline, what, future)
     }
 
+    /// Runs many at a time, and gives their results in the same order.
+    pub fn run_together<T: Send + 'static>(
+        &self,
+        what: &str,
+        futures: impl IntoIterator<Item: Future<Output = T> + Send + 'static>,
+    ) -> Vec<T> {
+        self.run(what, async {
+            let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+            let mut results = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                results.push(task.await.unwrap_or_else(|err| panic!("{what}: {err}")));
+            }
+            results
+        })
+    }
+
     /// The host library's handle.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
