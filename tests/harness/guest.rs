@@ -30,9 +30,12 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the workspace")
 }
 
-/// A file of the guest's, such as `vmlinux`. Fails the test if it has not been built.
+/// A file of the guest's, such as `vmlinux`; `HYPERSTART_GUEST_DIR` overrides where, as for hyperctl. Fails the test if
+/// it has not been built.
 pub fn file(name: &str) -> PathBuf {
-    built(workspace().join("target/guest").join(name), "make kernel image")
+    let directory = std::env::var_os("HYPERSTART_GUEST_DIR")
+        .map_or_else(|| workspace().join("target/guest"), PathBuf::from);
+    built(directory.join(name), "make kernel image")
 }
 
 /// A host binary as users run it.
