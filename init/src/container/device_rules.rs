@@ -117,34 +117,72 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
         instruction(LOAD_WORD, MAJOR, CONTEXT, 4, 0),
         instruction(LOAD_WORD, MINOR, CONTEXT, 8, 0),
     ];
-    for rule in rules.iter().rev() {
-        append_rule(&mut program, *rule);
+    let clauses: Vec<Clause> = rules.iter().rev().copied().map(Clause::of).collect();
+    if append(&mut program, &clauses, 0) == Falls::Through {
+        program.extend(leave(0));
     }
-    program.extend(leave(0));
     program
 }
 
-fn append_rule(
-    program: &mut Vec<Instruction>,
-    DeviceRule { allow, kind, major, minor, access }: DeviceRule,
-) {
-    let kind = match kind {
-        RuleKind::All => None,
-        RuleKind::Character => Some((TYPE, CHARACTER)),
-        RuleKind::Block => Some((TYPE, BLOCK)),
-    };
-    let major = major.map(|major| (MAJOR, major.cast_signed()));
-    let minor = minor.map(|minor| (MINOR, minor.cast_signed()));
-    let bits = access_bits(access);
-    let verdict = if allow { allow_bits(bits) } else { deny_bits(bits) };
-    let tests: Vec<(u8, i32)> = [kind, major, minor].into_iter().flatten().collect();
-    for (at, (register, value)) in tests.iter().enumerate() {
-        let rest = tests.len() - at - 1 + verdict.len();
-        // A rule is at most seven instructions.
-        let skip = i16::try_from(rest).unwrap_or(i16::MAX);
-        program.push(instruction(JUMP_NOT_EQUAL_32, *register, 0, skip, *value));
+/// How many clauses are jumped over at a time: each is at most eight instructions, and a jump reaches 32767.
+const SHARING_MAX: usize = 4000;
+
+/// A rule as code: its verdict is for a device that passes all tests.
+struct Clause {
+    /// Register and the value that it must have: kind, major, minor.
+    tests: Vec<(u8, i32)>,
+    verdict: Vec<Instruction>,
+    falls: Falls,
+}
+
+/// Whether anything can come after some code. The kernel refuses a program with code that is never reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Falls {
+    Through,
+    Nowhere,
+}
+
+impl Clause {
+    fn of(DeviceRule { allow, kind, major, minor, access }: DeviceRule) -> Self {
+        let kind = match kind {
+            RuleKind::All => None,
+            RuleKind::Character => Some((TYPE, CHARACTER)),
+            RuleKind::Block => Some((TYPE, BLOCK)),
+        };
+        let major = major.map(|major| (MAJOR, major.cast_signed()));
+        let minor = minor.map(|minor| (MINOR, minor.cast_signed()));
+        let tests = [kind, major, minor].into_iter().flatten().collect();
+        let bits = access_bits(access);
+        let (verdict, falls) = match allow {
+            true if bits == MKNOD | READ | WRITE => (leave(1).into(), Falls::Nowhere),
+            true => (allow_bits(bits), Falls::Through),
+            false => (deny_bits(bits), Falls::Through),
+        };
+        Self { tests, verdict, falls }
     }
-    program.extend(verdict);
+}
+
+/// Appends clauses whose tests before `depth` are passed. Neighbours share a test: the kernel follows every branch when
+/// it verifies the program, and that is most of what the rules of a container cost.
+fn append(program: &mut Vec<Instruction>, clauses: &[Clause], depth: usize) -> Falls {
+    let test = |clause: &Clause| clause.tests.get(depth).copied();
+    let alike = |a: &Clause, b: &Clause| test(a).is_some() && test(a) == test(b);
+    for clauses in clauses.chunk_by(alike).flat_map(|alike| alike.chunks(SHARING_MAX)) {
+        let Some(first) = clauses.first() else { continue };
+        if let Some((register, value)) = test(first) {
+            let mut passed = Vec::new();
+            append(&mut passed, clauses, depth + 1);
+            let skip = i16::try_from(passed.len()).unwrap_or(i16::MAX); // SHARING_MAX sees to it
+            program.push(instruction(JUMP_NOT_EQUAL_32, register, 0, skip, value));
+            program.extend(passed);
+        } else {
+            program.extend(first.verdict.iter().copied());
+            if first.falls == Falls::Nowhere {
+                return Falls::Nowhere;
+            }
+        }
+    }
+    Falls::Through
 }
 
 /// Nothing left open: allowed.

@@ -109,3 +109,89 @@ fn a_privileged_container_gets_all_but_the_guests_root() {
 fn no_rule_at_all_allows_nothing() {
     assert!(!ask(&[], CHARACTER, 1, 3, READ));
 }
+
+/// What the rules say, read as prose: the last one that speaks of an access decides it.
+fn decide(rules: &[DeviceRule], kind: i32, major: u32, minor: u32, access: i32) -> bool {
+    [MKNOD, READ, WRITE].into_iter().filter(|bit| access & bit != 0).all(|bit| {
+        let speaks = |rule: &&DeviceRule| {
+            let of_kind = match rule.kind {
+                RuleKind::All => true,
+                RuleKind::Character => kind == CHARACTER,
+                RuleKind::Block => kind == BLOCK,
+            };
+            of_kind
+                && rule.major.is_none_or(|wanted| wanted == major)
+                && rule.minor.is_none_or(|wanted| wanted == minor)
+                && access_bits(rule.access) & bit != 0
+        };
+        rules.iter().rev().find(speaks).is_some_and(|rule| rule.allow)
+    })
+}
+
+/// Few values and many rules, so that neighbours share tests in all ways.
+fn some_rules(seed: u64) -> Vec<DeviceRule> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut below = |bound: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    };
+    let number = |drawn: u64| u32::try_from(drawn).unwrap().checked_sub(1);
+    (0..below(12))
+        .map(|_| {
+            let kind = [RuleKind::All, RuleKind::Character, RuleKind::Block];
+            let kind = kind[usize::try_from(below(3)).unwrap()];
+            let access = ["r", "w", "m", "rw", "rwm", "rwm"][usize::try_from(below(6)).unwrap()];
+            rule(below(2) == 0, kind, number(below(3)), number(below(3)), access)
+        })
+        .collect()
+}
+
+#[test]
+fn the_program_says_what_the_rules_say() {
+    for seed in 0..500 {
+        let rules = some_rules(seed);
+        for kind in [BLOCK, CHARACTER] {
+            for (major, minor) in [(0, 0), (0, 1), (1, 0), (1, 1), (7, 7)] {
+                for access in 1..=7 {
+                    assert_eq!(
+                        ask(&rules, kind, major, minor, access),
+                        decide(&rules, kind, major, minor, access),
+                        "{kind} {major}:{minor} {access} of {rules:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The kernel refuses a program in which something is never reached, or that runs over its end.
+#[test]
+fn all_of_a_program_is_reached() {
+    for seed in 0..500 {
+        let program = compile(&some_rules(seed));
+        let mut reached = vec![false; program.len()];
+        let mut open = vec![0];
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut reached[at], true) {
+                continue;
+            }
+            match program[at].code {
+                EXIT => {}
+                JUMP_EQUAL | JUMP_NOT_EQUAL_32 => {
+                    open.extend([at + 1, at + 1 + usize::try_from(program[at].offset).unwrap()]);
+                }
+                _ => open.push(at + 1),
+            }
+        }
+        assert!(reached.iter().all(|reached| *reached), "{:?}", some_rules(seed));
+    }
+}
+
+#[test]
+fn thousands_of_rules_for_one_kind_are_jumped_over() {
+    let one = |minor| rule(true, RuleKind::Character, Some(9), Some(minor), "r");
+    let rules: Vec<DeviceRule> = (0..9000).map(one).collect();
+    assert!(ask(&rules, CHARACTER, 9, 0, READ) && ask(&rules, CHARACTER, 9, 8999, READ));
+    assert!(!ask(&rules, BLOCK, 9, 0, READ) && !ask(&rules, CHARACTER, 9, 9000, READ));
+}
