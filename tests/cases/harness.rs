@@ -51,7 +51,7 @@ fn forgotten_guest_is_found() {
 
 /// A wait that never ends is ended by the test's deadline, which says what was waited for.
 #[test]
-#[should_panic(expected = "the end of a process: the test's deadline has passed")]
+#[should_panic(expected = "the test's deadline has passed")]
 fn deadline_ends_a_wait() {
     let vm =
         Vm::boot(&VmConfig { deadline: std::time::Duration::from_secs(8), ..VmConfig::default() });

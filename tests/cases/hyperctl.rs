@@ -246,6 +246,37 @@ fn terminal_is_handed_over_and_back() {
     place.assert_nothing_left();
 }
 
+/// exec -it is a terminal of its own in a pod that has none, and its end is not the pod's.
+#[test]
+fn exec_has_a_terminal_of_its_own() {
+    let place = Place::new();
+    sleeping_pod(&place, "web");
+    let mut session = Session::start(&place.command(["exec", "-it", "web", "sh"]), 70, 20);
+    session.shows("# ");
+    session.types("stty size; tty\r");
+    session.shows("20 70");
+    session.shows("/dev/pts/");
+    session.shows("# ");
+    session.types("\x04");
+    assert_eq!(session.wait(), 0, "Ctrl-D is the end of a shell");
+    assert!(place.run(["ps"]).ok().contains("web"));
+    remove_pod(&place, "web");
+}
+
+/// stop asks, waits as long as it is told to, and then kills.
+#[test]
+fn stop_kills_after_the_grace_period() {
+    let place = Place::new();
+    let script = "trap 'echo no' TERM; echo ready; while true; do sleep 0.1; done";
+    place.run(["run", "-d", "--name", "stubborn", "busybox", "sh", "-c", script]).ok();
+    until("ready", || place.run(["logs", "stubborn"]).ok().contains("ready"));
+    place.run(["stop", "-t", "1", "stubborn"]).ok();
+    assert!(place.run(["logs", "stubborn"]).ok().contains("no"), "it was asked first");
+    assert!(place.run(["ps", "-a"]).ok().contains("Exited (137)"));
+    place.run(["rm", "--exited"]).ok();
+    place.assert_nothing_left();
+}
+
 /// -t without a terminal at the other end is an error for -i, as with docker, and no broken terminal.
 #[test]
 fn interactive_terminal_needs_a_terminal() {

@@ -108,10 +108,10 @@ fn slow_reader_stops_its_writer_alone() {
 fn surviving_child_delays_the_end_of_output_only() {
     let vm = Vm::boot(&VmConfig::default());
     let web = vm.start("web", &Run::shell("sleep 1000"));
-    let parent = web.exec("parent", &Run::shell("(sleep 2; echo child) & echo parent"));
+    let parent = web.exec("parent", &Run::shell("(sleep 4; echo child) & echo parent"));
     let begun = Instant::now();
     assert_eq!(parent.wait(), 0);
-    assert!(begun.elapsed() < Duration::from_secs(2), "the exit waited for the child");
+    assert!(begun.elapsed() < Duration::from_secs(4), "the exit waited for the child");
     let mut said = String::new();
     vm.run("the child's output", parent.process().stdout().read_to_string(&mut said)).unwrap();
     assert_eq!(said, "parent\nchild\n");
