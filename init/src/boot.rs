@@ -105,8 +105,7 @@ pub fn make_root_pivotable() -> Result<()> {
 /// Our own program stays on this mount: through /proc/PID/exe no container can run it or write to it (CVE-2019-5736).
 fn seal_own_program() -> Result<()> {
     let sealed = INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-    mount(None::<&str>, "/", None::<&str>, sealed, None::<&str>)
-        .context(|| "seal \"/\"".to_owned())
+    mount(None::<&str>, "/", None::<&str>, sealed, None::<&str>).context(|| "seal \"/\"".to_owned())
 }
 
 /// `initrd`, or `dax`.
