@@ -149,7 +149,7 @@ impl Sandbox {
                 format!("create container {id:?}: the sandbox is being destroyed"),
             ));
         }
-        let reservation = self.reserve(id)?;
+        let _reservation = self.reserve(id)?;
         if self.containers.borrow().contains_key(id) {
             return Err(Error::new(
                 Code::AlreadyExists,
@@ -164,7 +164,6 @@ impl Sandbox {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
                 log::info!("container {id:?} created");
-                drop(reservation);
                 Ok(())
             }
             Err(err) => {

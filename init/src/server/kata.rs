@@ -172,18 +172,18 @@ async fn create_container(sandbox: Rc<Sandbox>, request: CreateContainerRequest)
 }
 
 async fn start_container(sandbox: Rc<Sandbox>, request: StartContainerRequest) -> Result<Empty> {
-    sandbox.start_container(&container_id(&request.container_id)?).await?;
+    sandbox.start_container(&ContainerId::new(&request.container_id)?).await?;
     Ok(Empty::new())
 }
 
 async fn remove_container(sandbox: Rc<Sandbox>, request: RemoveContainerRequest) -> Result<Empty> {
     let timeout = (request.timeout != 0).then(|| Duration::from_secs(request.timeout.into()));
-    sandbox.remove_container(&container_id(&request.container_id)?, timeout).await?;
+    sandbox.remove_container(&ContainerId::new(&request.container_id)?, timeout).await?;
     Ok(Empty::new())
 }
 
 async fn exec_process(sandbox: Rc<Sandbox>, request: ExecProcessRequest) -> Result<Empty> {
-    let id = container_id(&request.container_id)?;
+    let id = ContainerId::new(&request.container_id)?;
     let exec_id = ExecId::new(&request.exec_id)?;
     refuse_if(request.string_user.is_some(), "string_user")?;
     refuse_ports(request.stdin_port, request.stdout_port, request.stderr_port)?;
@@ -259,10 +259,6 @@ async fn resize(sandbox: Rc<Sandbox>, request: TtyWinResizeRequest) -> Result<Em
     let (columns, rows) = (size("column", request.column)?, size("row", request.row)?);
     sandbox.process(&id, exec_id.as_ref())?.stdio.resize(columns, rows)?;
     Ok(Empty::new())
-}
-
-fn container_id(id: &str) -> Result<ContainerId> {
-    ContainerId::new(id)
 }
 
 fn ids(container_id: &str, exec_id: &str) -> Result<(ContainerId, Option<ExecId>)> {
