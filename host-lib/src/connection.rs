@@ -15,12 +15,13 @@ use std::io;
 use std::time::Duration;
 
 use hyperstart_protocol::agent_ttrpc::AgentServiceClient;
+use hyperstart_protocol::guest::{VersionRequest, VersionResponse};
 use hyperstart_protocol::guest_ttrpc::GuestClient;
 use hyperstart_protocol::health::CheckRequest;
 use hyperstart_protocol::health::health_check_response::ServingStatus;
 use hyperstart_protocol::health_ttrpc::HealthClient;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
@@ -28,6 +29,7 @@ use ttrpc::context::{self, Context};
 
 use crate::error::{Cause, Code, Error, Result};
 use crate::liveness::{Lost, Watched};
+use crate::spec;
 use crate::transport::Transport;
 
 /// How long a call may take that does not wait for something to happen. Kata's runtimes allow the same.
@@ -67,6 +69,8 @@ pub(crate) struct Connection {
     /// Never sent to. Calls under way see it go, and end.
     open: watch::Sender<()>,
     lost: Lost,
+    /// Whether the guest reads our extensions of the OCI spec, once it was asked.
+    reads_extensions: OnceCell<bool>,
 }
 
 impl Connection {
@@ -83,6 +87,7 @@ impl Connection {
             health: HealthClient::new(client),
             open: watch::Sender::new(()),
             lost,
+            reads_extensions: OnceCell::new(),
         }
     }
 
@@ -124,6 +129,21 @@ impl Connection {
         self.run(deadline, call(self.health.clone(), context(deadline))).await
     }
 
+    /// Refuses a property that takes an extension of the wire if the guest would pass over it. Asks it once, and only
+    /// when there is one.
+    pub(crate) async fn check_extension(&self, property: Option<&str>) -> Result<(), Cause> {
+        let Some(property) = property else { return Ok(()) };
+        let ask = async || match self.guest(version).await {
+            Ok(answer) => Ok(answer.capabilities.iter().any(|name| name == spec::EXTENSIONS)),
+            Err(cause) if cause.code() == Code::Unimplemented => Ok(false),
+            Err(cause) => Err(cause),
+        };
+        match self.reads_extensions.get_or_try_init(ask).await? {
+            true => Ok(()),
+            false => Err(Cause::not_carried(property)),
+        }
+    }
+
     /// Has the guest say that it serves.
     pub(crate) async fn check(&self, deadline: Option<Duration>) -> Result<()> {
         const OPERATION: &str = "check sandbox";
@@ -162,6 +182,10 @@ impl Connection {
             (err, _) => Cause::from(err),
         })
     }
+}
+
+async fn version(guest: GuestClient, context: Context) -> ttrpc::Result<VersionResponse> {
+    guest.version(context, &VersionRequest::new()).await
 }
 
 fn context(deadline: Option<Duration>) -> Context {

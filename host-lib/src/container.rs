@@ -29,6 +29,9 @@ use crate::storage::{self, Storage};
 pub struct ContainerOptions {
     /// Mounted in the guest in this order before the container is made, unmounted in reverse after it is removed.
     pub storages: Vec<Storage>,
+    /// An init of the guest's is process 1 of the container, as with `docker run --init`: it passes signals on to the
+    /// container's program, reaps orphans, and ends as the program does. Takes a hyperstart guest.
+    pub init: bool,
 }
 
 /// A container of a sandbox. A clone is another name for the same container; dropping it stops nothing.
@@ -49,14 +52,18 @@ impl Container {
         spec: &runtime::Spec,
         options: ContainerOptions,
     ) -> Result<Self> {
+        let mut wire = spec::to_wire(spec)?;
+        wire.Init = options.init;
         let request = CreateContainerRequest {
             container_id: id.as_str().to_owned(),
             exec_id: id.as_str().to_owned(),
             storages: storage::to_wire(options.storages),
-            OCI: MessageField::some(spec::to_wire(spec)?),
+            OCI: MessageField::some(wire),
             ..Default::default()
         };
         check_size(&request).map_err(Cause::of("create container", id))?;
+        let extension = spec::extension_of_spec(request.OCI.get_or_default());
+        connection.check_extension(extension).await.map_err(Cause::of("create container", id))?;
         let call = connection.agent(CALL, |agent, context| async move {
             agent.create_container(context, &request).await
         });
@@ -102,6 +109,9 @@ impl Container {
         };
         let process = self.exec_process(id);
         check_size(&request).map_err(Cause::of("exec in container", &process))?;
+        let extension = spec::extension_of_process(request.process.get_or_default());
+        let checked = self.connection.check_extension(extension).await;
+        checked.map_err(Cause::of("exec in container", &process))?;
         let call = self.connection.agent(CALL, |agent, context| async move {
             agent.exec_process(context, &request).await
         });

@@ -164,6 +164,17 @@ impl Cause {
         Self { code: Code::InvalidArgument, message }
     }
 
+    /// The agent that answers has no word for a property of an OCI spec.
+    pub(crate) fn not_carried(property: &str) -> Self {
+        let message =
+            format!("{property}: this guest does not know our extensions of the agent API");
+        Self { code: Code::Unimplemented, message }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
     /// There is no connection any more, or no runtime.
     pub(crate) fn closed() -> Self {
         Self { code: Code::Unavailable, message: "the connection is closed".to_owned() }

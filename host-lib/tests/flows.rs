@@ -34,7 +34,10 @@ async fn web(sandbox: &Sandbox) -> Container {
     let process = spec::default_process(args, vec![], "/", spec::user(""), false);
     let storages = vec![image.clone(), Storage::overlay(&id, &image)];
     let spec = spec::default_spec(&id, process);
-    sandbox.create_container(&id, &spec, ContainerOptions { storages }).await.unwrap()
+    sandbox
+        .create_container(&id, &spec, ContainerOptions { storages, ..Default::default() })
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -164,6 +167,20 @@ async fn an_error_says_what_failed_on_what_and_why() {
     let err = sandbox.boot_receipt().await.unwrap_err();
     assert_eq!(err.code(), Code::Unimplemented);
     assert!(err.message().contains("BootReceipt"), "{err}");
+}
+
+/// An agent that does not say that it reads an extension of the OCI spec would pass over it in silence.
+#[tokio::test]
+async fn an_extension_is_not_sent_to_an_agent_that_does_not_read_it() {
+    let (_guest, sandbox, _server) = guest().await;
+    let id = ContainerId::new("c1").unwrap();
+    let process = spec::default_process(vec!["true".into()], vec![], "/", spec::user(""), false);
+    let mut spec = spec::default_spec(&id, process);
+    spec.set_domainname(Some("example.org".to_owned()));
+    let err =
+        sandbox.create_container(&id, &spec, ContainerOptions::default()).await.err().unwrap();
+    assert_eq!(err.code(), Code::Unimplemented);
+    assert!(err.message().starts_with("domainname: "), "{err}");
 }
 
 #[tokio::test]

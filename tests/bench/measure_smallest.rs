@@ -75,7 +75,10 @@ async fn say_hello(vm: &Vm) -> Result<()> {
         anyhow::bail!("no busybox");
     };
     let image = Storage::image(device.driver, &device.source, &ContainerId::new("busybox")?);
-    let options = ContainerOptions { storages: vec![image.clone(), Storage::overlay(&id, &image)] };
+    let options = ContainerOptions {
+        storages: vec![image.clone(), Storage::overlay(&id, &image)],
+        ..Default::default()
+    };
     let spec = Run::busybox(["echo", "hello"]).spec(&id);
     let container = sandbox.create_container(&id, &spec, options).await?;
     container.start().await?;

@@ -150,7 +150,7 @@ impl Vm {
         let image = Storage::image(device.driver, &device.source, &ContainerId::new(image)?);
         let mut storages = vec![image.clone(), Storage::overlay(&id, &image)];
         storages.extend(run.storages.iter().cloned());
-        let options = ContainerOptions { storages };
+        let options = ContainerOptions { storages, ..Default::default() };
         self.run("create a container", self.sandbox().create_container(&id, &spec, options))
     }
 

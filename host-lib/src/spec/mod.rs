@@ -1,14 +1,14 @@
 //! OCI runtime specs: the default one of a container, and the way of any into the wire's form.
 //!
-//! The wire's form (`grpc.Spec`, Kata's) knows fewer properties than the OCI runtime specification. One that it cannot
-//! carry is refused by its name ([`Code::Unimplemented`]) and never left out in silence: `umask`, `scheduler`,
-//! `ioPriority` and `execCPUAffinity` of a process, `timeOffsets`, `netDevices`, `memoryPolicy` and `personality` of
-//! `linux`, id mappings of a mount, and a few more. JSON properties that the OCI specification does not define are
-//! ignored when a config.json is read, as its section "Extensibility" asks.
+//! The wire's form is Kata's (`grpc.Spec`), and knows fewer properties than the OCI runtime specification. The others
+//! go in extensions of it, to a hyperstart guest only: for another agent they are refused by name
+//! ([`Code::Unimplemented`]), and so is what nothing can carry; nothing is left out in silence. JSON properties that the
+//! OCI specification does not define are ignored when a config.json is read, as its section "Extensibility" asks.
 //!
 //! [`Code::Unimplemented`]: crate::Code::Unimplemented
 
 mod default;
+mod extension;
 mod reader;
 mod wire;
 
@@ -16,4 +16,7 @@ mod wire;
 mod tests;
 
 pub use default::{default_process, default_spec, user};
+pub(crate) use extension::{
+    CAPABILITY as EXTENSIONS, of_process as extension_of_process, of_spec as extension_of_spec,
+};
 pub(crate) use wire::{process_to_wire, to_wire};

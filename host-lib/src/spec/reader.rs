@@ -3,6 +3,8 @@
 //! The types of oci-spec have private fields, so the compiler cannot say which of them a conversion forgot. Their JSON
 //! can: whatever is left of an object when its reader is done is a property that is known to OCI and was not converted.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
@@ -35,6 +37,10 @@ impl Object {
 
     pub(super) fn i64(&mut self, name: &str) -> Result<i64> {
         self.read(name, "a 64-bit number", Value::as_i64)
+    }
+
+    pub(super) fn i32(&mut self, name: &str) -> Result<i32> {
+        self.read(name, "a 32-bit number", |value| i32::try_from(value.as_i64()?).ok())
     }
 
     pub(super) fn u64(&mut self, name: &str) -> Result<u64> {
@@ -105,6 +111,25 @@ impl Object {
         };
         let item = |(index, value)| convert_whole(&format!("{path}[{index}]"), value, &mut convert);
         items.into_iter().enumerate().map(item).collect()
+    }
+
+    /// Converts an object of objects; an absent one is empty.
+    pub(super) fn objects_by_name<T>(
+        &mut self,
+        name: &str,
+        mut convert: impl FnMut(&mut Object) -> Result<T>,
+    ) -> Result<HashMap<String, T>> {
+        let path = self.path_of(name);
+        let items = match self.rest.remove(name) {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(items)) => items,
+            Some(_) => return Err(wrong(&path, "an object")),
+        };
+        let item = |(name, value): (String, Value)| {
+            let converted = convert_whole(&format!("{path}.{name}"), value, &mut convert)?;
+            Ok((name, converted))
+        };
+        items.into_iter().map(item).collect()
     }
 
     /// The property is there, and so could be told from its default.

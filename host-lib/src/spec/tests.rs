@@ -3,7 +3,7 @@
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-use super::{default_process, default_spec, to_wire, user};
+use super::{default_process, default_spec, extension_of_spec, to_wire, user};
 use crate::error::{Code, Error};
 use crate::id::ContainerId;
 
@@ -35,29 +35,11 @@ fn refused(path: &str, value: Value) -> Error {
 
 #[test]
 fn what_the_wire_cannot_carry_is_refused_by_name() {
-    let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
     let properties = [
-        ("domainname", json!("example.org")),
-        ("process.user.umask", json!(18)),
-        ("process.ioPriority", json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 7 })),
-        ("process.scheduler", json!({ "policy": "SCHED_BATCH", "nice": 5 })),
-        ("process.execCPUAffinity", json!({ "initial": "0-3" })),
         ("process.commandLine", json!("cmd")),
-        ("mounts[0].uidMappings", mapping.clone()),
-        ("mounts[0].gidMappings", mapping),
-        ("linux.timeOffsets", json!({ "boottime": { "secs": 5 } })),
-        ("linux.netDevices", json!({ "eth0": { "name": "eth1" } })),
-        ("linux.memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "0" })),
-        ("linux.personality", json!({ "domain": "LINUX32" })),
-        ("linux.resources.unified", json!({ "memory.high": "1" })),
-        ("linux.resources.rdma", json!({ "mlx5_1": { "hcaHandles": 3 } })),
-        ("linux.resources.cpu.burst", json!(1000)),
-        ("linux.resources.cpu.idle", json!(1)),
-        ("linux.resources.memory.checkBeforeUpdate", json!(true)),
         ("linux.resources.memory.useHierarchy", json!(true)),
         ("linux.resources.memory.swappiness", json!(0)),
         ("linux.intelRdt.closID", json!("guaranteed")),
-        ("linux.seccomp", json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38 })),
         ("linux.seccomp", json!({ "defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/l" })),
         (
             "linux.devices",
@@ -69,9 +51,41 @@ fn what_the_wire_cannot_carry_is_refused_by_name() {
         assert_eq!(err.code(), Code::Unimplemented, "{path}: {err}");
         assert!(err.object().starts_with(path), "{path}: {err}");
     }
-    let err = refused("linux.timeOffsets", json!({ "boottime": { "secs": 5 } }));
-    let text = "convert OCI spec linux.timeOffsets: the agent API cannot carry this property";
+    let err = refused("process.commandLine", json!("cmd"));
+    let text = "convert OCI spec process.commandLine: the agent API cannot carry this property";
     assert_eq!(err.to_string(), text);
+}
+
+/// Each goes over the wire, and only to a guest that reads it.
+#[test]
+fn what_takes_an_extension_is_known_as_such() {
+    let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+    let plain = to_wire(&config("annotations", json!({}))).unwrap();
+    assert_eq!(extension_of_spec(&plain), None);
+    let properties = [
+        ("domainname", json!("example.org")),
+        ("process.user.umask", json!(18)),
+        ("process.ioPriority", json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 7 })),
+        ("process.scheduler", json!({ "policy": "SCHED_BATCH", "nice": 5 })),
+        ("process.execCPUAffinity", json!({ "initial": "0-3" })),
+        ("mounts[0].uidMappings", mapping.clone()),
+        ("mounts[0].gidMappings", mapping),
+        ("linux.timeOffsets", json!({ "boottime": { "secs": 5 } })),
+        ("linux.netDevices", json!({ "eth0": { "name": "eth1" } })),
+        ("linux.memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "0" })),
+        ("linux.personality", json!({ "domain": "LINUX32" })),
+        ("linux.resources.unified", json!({ "memory.high": "1" })),
+        ("linux.resources.rdma", json!({ "mlx5_1": { "hcaHandles": 3 } })),
+        ("linux.resources.cpu.burst", json!(1000)),
+        ("linux.resources.cpu.idle", json!(1)),
+        ("linux.resources.memory.checkBeforeUpdate", json!(true)),
+        ("linux.seccomp", json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38 })),
+    ];
+    for (path, value) in properties {
+        let wire = to_wire(&config(path, value)).unwrap();
+        let known = extension_of_spec(&wire).unwrap().replace("[]", "[0]");
+        assert!(known.starts_with(path) || known == "mounts[0].uidMappings", "{path}: {known}");
+    }
 }
 
 /// OCI, "Extensibility": unknown properties are ignored. And an empty property says as much as an absent one.

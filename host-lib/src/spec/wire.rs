@@ -3,7 +3,7 @@
 //! proto3 cannot tell zero from absent. Where that would change the meaning, a zero is refused like a property that the
 //! wire does not carry; where absence has a meaning of its own, it is written out.
 
-use hyperstart_protocol::oci;
+use hyperstart_protocol::oci::{self, extensions};
 use oci_spec::runtime;
 use serde::Serialize;
 
@@ -41,6 +41,7 @@ fn spec(from: &mut Object) -> Result<oci::Spec> {
         Hooks: from.object("hooks", hooks)?.into(),
         Annotations: from.map("annotations")?,
         Linux: from.object("linux", linux)?.into(),
+        Domainname: from.string("domainname")?,
         ..Default::default()
     })
 }
@@ -59,6 +60,8 @@ fn mount(from: &mut Object) -> Result<oci::Mount> {
         source: from.string("source")?,
         type_: from.string("type")?,
         options: from.strings("options")?,
+        UIDMappings: from.objects("uidMappings", id_mapping)?,
+        GIDMappings: from.objects("gidMappings", id_mapping)?,
         ..Default::default()
     })
 }
@@ -77,6 +80,9 @@ fn process(from: &mut Object) -> Result<oci::Process> {
         ApparmorProfile: from.string("apparmorProfile")?,
         OOMScoreAdj: from.i64("oomScoreAdj")?,
         SelinuxLabel: from.string("selinuxLabel")?,
+        Scheduler: from.object("scheduler", scheduler)?.into(),
+        IOPriority: from.object("ioPriority", io_priority)?.into(),
+        ExecCPUAffinity: from.object("execCPUAffinity", cpu_affinity)?.into(),
         ..Default::default()
     })
 }
@@ -91,6 +97,7 @@ fn user(from: &mut Object) -> Result<oci::User> {
         GID: from.u32("gid")?,
         AdditionalGids: from.u32s("additionalGids")?,
         Username: from.string("username")?,
+        Umask: from.optional_u32("umask")?,
         ..Default::default()
     })
 }
@@ -117,6 +124,35 @@ fn rlimit(from: &mut Object) -> Result<oci::POSIXRlimit> {
         Type: from.string("type")?,
         Hard: from.u64("hard")?,
         Soft: from.u64("soft")?,
+        ..Default::default()
+    })
+}
+
+fn scheduler(from: &mut Object) -> Result<extensions::Scheduler> {
+    Ok(extensions::Scheduler {
+        Policy: from.string("policy")?,
+        Nice: from.i32("nice")?,
+        Priority: from.i32("priority")?,
+        Flags: from.strings("flags")?,
+        Runtime: from.u64("runtime")?,
+        Deadline: from.u64("deadline")?,
+        Period: from.u64("period")?,
+        ..Default::default()
+    })
+}
+
+fn io_priority(from: &mut Object) -> Result<extensions::LinuxIOPriority> {
+    Ok(extensions::LinuxIOPriority {
+        Class: from.string("class")?,
+        Priority: from.i64("priority")?,
+        ..Default::default()
+    })
+}
+
+fn cpu_affinity(from: &mut Object) -> Result<extensions::CPUAffinity> {
+    Ok(extensions::CPUAffinity {
+        Initial: from.string("initial")?,
+        Final: from.string("final")?,
         ..Default::default()
     })
 }
@@ -158,6 +194,10 @@ fn linux(from: &mut Object) -> Result<oci::Linux> {
         ReadonlyPaths: from.strings("readonlyPaths")?,
         MountLabel: from.string("mountLabel")?,
         IntelRdt: from.object("intelRdt", intel_rdt)?.into(),
+        TimeOffsets: from.objects_by_name("timeOffsets", time_offset)?,
+        Personality: from.object("personality", personality)?.into(),
+        MemoryPolicy: from.object("memoryPolicy", memory_policy)?.into(),
+        NetDevices: from.objects_by_name("netDevices", net_device)?,
         ..Default::default()
     })
 }
@@ -169,6 +209,35 @@ fn id_mapping(from: &mut Object) -> Result<oci::LinuxIDMapping> {
         Size: from.u32("size")?,
         ..Default::default()
     })
+}
+
+fn time_offset(from: &mut Object) -> Result<extensions::LinuxTimeOffset> {
+    Ok(extensions::LinuxTimeOffset {
+        Secs: from.i64("secs")?,
+        Nanosecs: from.u32("nanosecs")?,
+        ..Default::default()
+    })
+}
+
+fn personality(from: &mut Object) -> Result<extensions::LinuxPersonality> {
+    Ok(extensions::LinuxPersonality {
+        Domain: from.string("domain")?,
+        Flags: from.strings("flags")?,
+        ..Default::default()
+    })
+}
+
+fn memory_policy(from: &mut Object) -> Result<extensions::LinuxMemoryPolicy> {
+    Ok(extensions::LinuxMemoryPolicy {
+        Mode: from.string("mode")?,
+        Nodes: from.string("nodes")?,
+        Flags: from.strings("flags")?,
+        ..Default::default()
+    })
+}
+
+fn net_device(from: &mut Object) -> Result<extensions::LinuxNetDevice> {
+    Ok(extensions::LinuxNetDevice { Name: from.string("name")?, ..Default::default() })
 }
 
 fn namespace(from: &mut Object) -> Result<oci::LinuxNamespace> {
@@ -202,6 +271,16 @@ fn resources(from: &mut Object) -> Result<oci::LinuxResources> {
         BlockIO: from.object("blockIO", block_io)?.into(),
         HugepageLimits: from.objects("hugepageLimits", hugepage_limit)?,
         Network: from.object("network", network)?.into(),
+        Unified: from.map("unified")?,
+        Rdma: from.objects_by_name("rdma", rdma)?,
+        ..Default::default()
+    })
+}
+
+fn rdma(from: &mut Object) -> Result<extensions::LinuxRdma> {
+    Ok(extensions::LinuxRdma {
+        HcaHandles: from.optional_u32("hcaHandles")?,
+        HcaObjects: from.optional_u32("hcaObjects")?,
         ..Default::default()
     })
 }
@@ -227,6 +306,7 @@ fn memory(from: &mut Object) -> Result<oci::LinuxMemory> {
         // Absent means the system's, zero means not to swap.
         Swappiness: nonzero(from, "swappiness", Object::u64)?,
         DisableOOMKiller: from.bool("disableOOMKiller")?,
+        CheckBeforeUpdate: from.bool("checkBeforeUpdate")?,
         ..Default::default()
     })
 }
@@ -240,6 +320,8 @@ fn cpu(from: &mut Object) -> Result<oci::LinuxCPU> {
         RealtimePeriod: from.u64("realtimePeriod")?,
         Cpus: from.string("cpus")?,
         Mems: from.string("mems")?,
+        Burst: from.present("burst").then(|| from.u64("burst")).transpose()?,
+        Idle: from.optional_i64("idle")?,
         ..Default::default()
     })
 }
@@ -305,14 +387,15 @@ fn interface_priority(from: &mut Object) -> Result<oci::LinuxInterfacePriority> 
 }
 
 fn seccomp(from: &mut Object) -> Result<oci::LinuxSeccomp> {
-    if from.optional_u32("defaultErrnoRet")?.is_some_and(|errno| errno != SECCOMP_DEFAULT_ERRNO) {
-        return Err(from.not_carried("defaultErrnoRet"));
-    }
     Ok(oci::LinuxSeccomp {
         DefaultAction: from.string("defaultAction")?,
         Architectures: from.strings("architectures")?,
         Flags: from.strings("flags")?,
         Syscalls: from.objects("syscalls", syscall)?,
+        // Said only where it says more than its absence, so that what Kata's agent can do is asked of it in its words.
+        DefaultErrnoRet: from
+            .optional_u32("defaultErrnoRet")?
+            .filter(|errno| *errno != SECCOMP_DEFAULT_ERRNO),
         ..Default::default()
     })
 }

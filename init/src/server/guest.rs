@@ -16,7 +16,8 @@ use crate::error::{Context, Result};
 use crate::sandbox::Sandbox;
 
 /// What a host may build on; a name is added with the feature and never changes its meaning.
-const CAPABILITIES: &[&str] = &["boot-receipt", "kata-agent-4.1", "oci-1.2-subset"];
+const CAPABILITIES: &[&str] =
+    &["boot-receipt", "kata-agent-4.1", "oci-1.2-subset", "oci-extensions"];
 
 pub fn service(domain: &Domain) -> (String, Service) {
     Table::new("hyperstart.v1.Guest", domain)

@@ -171,7 +171,7 @@ async fn create(
     let storages = storages(&order.container.root, &id, image_device(vm, &order.container.root)?);
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     let spec = order.container.spec_for(&id, &root);
-    let options = ContainerOptions { storages };
+    let options = ContainerOptions { storages, ..Default::default() };
     let container = sandbox.create_container(&id, &spec, options).await;
     let container = container.map_err(|err| client::guest_error(&err))?;
     step("created");

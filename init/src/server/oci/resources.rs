@@ -11,6 +11,8 @@ const HUGEPAGE_SIZES_MAX: usize = 16;
 
 pub fn resources(resources: oci::LinuxResources) -> Result<Resources> {
     refuse_block_io(&resources.BlockIO.into_option().unwrap_or_default())?;
+    refuse_if(!resources.Unified.is_empty(), "linux.resources.unified")?;
+    refuse_if(!resources.Rdma.is_empty(), "linux.resources.rdma")?;
     let network = resources.Network.into_option().unwrap_or_default();
     refuse_if(network.ClassID != 0, "linux.resources.network.classID")?;
     refuse_if(!network.Priorities.is_empty(), "linux.resources.network.priorities")?;
@@ -53,6 +55,7 @@ fn set_memory(resources: &mut Resources, memory: &oci::LinuxMemory) -> Result<()
     refuse_if(!matches!(memory.KernelTCP, 0 | -1), "linux.resources.memory.kernelTCP")?;
     refuse_if(memory.Swappiness != 0, "linux.resources.memory.swappiness")?;
     refuse_if(memory.DisableOOMKiller, "linux.resources.memory.disableOOMKiller")?;
+    refuse_if(memory.CheckBeforeUpdate, "linux.resources.memory.checkBeforeUpdate")?;
     resources.memory_limit = limit(memory.Limit, "linux.resources.memory.limit")?;
     resources.memory_reservation = limit(memory.Reservation, "linux.resources.memory.reservation")?;
     resources.swap_limit =
@@ -81,6 +84,8 @@ fn swap(memory: Option<Limit>, together: Option<Limit>) -> Result<Option<Limit>>
 fn set_cpu(resources: &mut Resources, cpu: oci::LinuxCPU) -> Result<()> {
     refuse_if(cpu.RealtimeRuntime != 0, "linux.resources.cpu.realtimeRuntime")?;
     refuse_if(cpu.RealtimePeriod != 0, "linux.resources.cpu.realtimePeriod")?;
+    refuse_if(cpu.Burst.is_some(), "linux.resources.cpu.burst")?;
+    refuse_if(cpu.Idle.is_some(), "linux.resources.cpu.idle")?;
     let said = |number: u64| (number != 0).then_some(number);
     resources.cpu_shares = said(cpu.Shares);
     resources.cpu_quota_us = limit(cpu.Quota, "linux.resources.cpu.quota")?;

@@ -1,5 +1,10 @@
+use super::linux::device_spec;
+use super::mounts::mount_spec;
+use super::process::{capability_set, environment, rlimits};
 use super::*;
-use crate::container::spec::{Access, Limit, RuleKind};
+use crate::container::spec::{
+    Access, CapabilitySet, DeviceKind, FsType, Identity, Limit, MountSource, Network, RuleKind,
+};
 
 fn process() -> oci::Process {
     let mut process = oci::Process::new();
