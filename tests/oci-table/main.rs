@@ -1,0 +1,89 @@
+//! Is docs/oci.md whole? Needs no VM: reads the table, the list of the specification's fields, and the tests' sources.
+//!
+//! `fields.txt` is the list: each property that the OCI runtime-spec 1.3 defines for a config.json, `[]` for an item of a
+//! list, `.*` for a value of an object whose keys are free. Other platforms are one property each.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
+
+mod sources;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use table::{Row, Status, rows};
+
+const FIELDS: &str = include_str!("fields.txt");
+
+/// The real page has a row for every field, and none for a field that the specification does not have.
+#[test]
+fn every_field_of_the_specification_has_one_row() {
+    assert_eq!(gaps(&rows(table::PAGE).unwrap()), Vec::<String>::new());
+}
+
+/// A page that lacks a field, has it twice, or invents one is caught.
+#[test]
+fn a_gap_is_caught() {
+    let mut page = rows(table::PAGE).unwrap();
+    let gone = page.pop().unwrap();
+    assert_eq!(gaps(&page), [format!("{}: no row", gone.fields[0])]);
+    page.push(gone.clone());
+    page.push(gone);
+    assert!(gaps(&page)[0].ends_with("two rows"));
+    page.pop();
+    page[0].fields = vec!["ociVersion".into(), "invented".into()];
+    assert_eq!(gaps(&page), ["invented: not in the specification"]);
+}
+
+/// What is wrong with the fields of the rows.
+fn gaps(page: &[Row]) -> Vec<String> {
+    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+    for field in page.iter().flat_map(|row| &row.fields) {
+        *found.entry(field).or_default() += 1;
+    }
+    let known: BTreeSet<&str> = FIELDS.lines().collect();
+    let missing = known.iter().filter(|field| !found.contains_key(*field));
+    let invented = found.keys().filter(|field| !known.contains(*field));
+    let doubled = found.iter().filter(|(_, count)| **count > 1).map(|(field, _)| field);
+    missing
+        .map(|field| format!("{field}: no row"))
+        .chain(invented.map(|field| format!("{field}: not in the specification")))
+        .chain(doubled.map(|field| format!("{field}: two rows")))
+        .collect()
+}
+
+/// Every row says how it is honoured, or why it is not.
+#[test]
+fn every_row_that_is_not_honoured_says_why() {
+    for row in rows(table::PAGE).unwrap() {
+        assert!(row.status == Status::Honoured || !row.how.is_empty(), "{row:?}");
+    }
+}
+
+/// Each test that the page names is there, and looks at the probe's check that is said with it.
+#[test]
+fn every_test_that_is_named_exists() {
+    assert_eq!(absent(&rows(table::PAGE).unwrap(), &sources::tests()), Vec::<String>::new());
+}
+
+/// A test that was renamed, or that does not have the twin, is caught.
+#[test]
+fn a_test_that_is_not_there_is_caught() {
+    let page = format!(
+        "{}\n|---|\n| `root` | honoured | | `m::right` | `m::right#root.readonly` `m::gone` `m::right#other` |\n",
+        table::HEADER
+    );
+    let body = "wrong(\"root.readonly\")".to_owned();
+    let tests = BTreeMap::from([("m::right".to_owned(), body)]);
+    assert_eq!(absent(&rows(&page).unwrap(), &tests), ["m::gone", "m::right#other"]);
+}
+
+/// The named tests that do not exist.
+fn absent(page: &[Row], tests: &BTreeMap<String, String>) -> Vec<String> {
+    let exists = |name: &&String| match name.split_once('#') {
+        None => tests.contains_key(name.as_str()),
+        Some((name, check)) => {
+            tests.get(name).is_some_and(|body| body.contains(&format!("\"{check}\"")))
+        }
+    };
+    let named = page.iter().flat_map(|row| row.cases.iter().chain(&row.twins));
+    named.filter(|name| !exists(name)).cloned().collect()
+}
