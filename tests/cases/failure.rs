@@ -62,7 +62,7 @@ fn kernel_is_garbage() {
 #[test]
 fn guest_has_too_little_memory() {
     let place = Place::new();
-    let said = place.run(["run", "--memory", "20", "--timeout", "20", "busybox", "true"]);
+    let said = place.run(["run", "--vm-memory", "20", "--timeout", "20", "busybox", "true"]);
     assert_refused(&place, &said, &["guest"]);
 }
 
@@ -70,7 +70,7 @@ fn guest_has_too_little_memory() {
 #[test]
 fn host_has_too_little_memory() {
     let place = Place::new();
-    let said = place.run(["run", "--memory", "100000000", "busybox", "true"]);
+    let said = place.run(["run", "--vm-memory", "100000000", "busybox", "true"]);
     assert_refused(&place, &said, &["100000000 MiB"]);
 }
 

@@ -8,6 +8,7 @@ mod failure;
 #[path = "harness.rs"]
 mod harness_itself;
 mod hyperctl;
+mod hyperctl_flags;
 mod lifecycle;
 mod protocol;
 mod refusal;

@@ -91,6 +91,13 @@ impl Place {
         self.run_with_input(words, b"")
     }
 
+    /// Runs `hyperctl` to its end, with words that a test has put together.
+    pub fn run_words(&self, words: &[&str]) -> Said {
+        let mut command = self.command([]);
+        command.args(words);
+        finish(command, b"")
+    }
+
     /// Runs `hyperctl` with an input that ends.
     pub fn run_with_input<const N: usize>(&self, words: [&str; N], input: &[u8]) -> Said {
         finish(self.command(words), input)

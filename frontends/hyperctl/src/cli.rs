@@ -15,6 +15,7 @@ Examples:
   hyperctl run -t busybox echo helloworld        run a command, see its output
   hyperctl run -it --rm busybox sh               a shell of your own
   hyperctl run -d --name web busybox sleep 1000  in the background
+  hyperctl run --rm --memory 64m --cpus 0.5 busybox COMMAND   within limits; the VM is made to fit
   hyperctl exec -t web uname -r                  one more process in it
   hyperctl stop web && hyperctl rm web
 
@@ -42,7 +43,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
     Exec(exec::Args),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -60,7 +61,7 @@ impl Command {
     /// Runs the command; the value is hyperctl's exit code.
     pub async fn run(self) -> Result<u8> {
         match self {
-            Command::Run(args) => run::run(args).await,
+            Command::Run(args) => run::run(*args).await,
             Command::Exec(args) => exec::run(args).await,
             Command::Ps(args) => ps::run(&args),
             Command::Logs(args) => logs::run(args).await,
@@ -90,7 +91,7 @@ mod tests {
     fn run_args(words: &[&str]) -> run::Args {
         let words = ["hyperctl", "run"].iter().chain(words);
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Run(args) => args,
+            Command::Run(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -8,18 +8,19 @@ use hyperstart_vmm::{Boot, Machine, MachineKind, TransportKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
+use crate::flags::limits::LimitFlags;
 use crate::guest::GuestDir;
 use crate::pod::state::Vm;
 
 #[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
 #[command(next_help_heading = "Virtual machine")]
 pub struct MachineFlags {
-    /// Guest memory; 1g is 1024
-    #[arg(long, value_name = "MiB", default_value_t = 64, value_parser = memory_mib)]
-    memory: u32,
-    /// Virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    cpus: u32,
+    /// Guest memory; 1g is 1024 [default: 64, and --memory more]
+    #[arg(long, value_name = "MiB", value_parser = memory_mib)]
+    vm_memory: Option<u32>,
+    /// Virtual CPUs [default: --cpus rounded up, or 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    vm_cpus: Option<u32>,
     /// Board [default: microvm; q35 with --boot dax]
     #[arg(long, value_name = "microvm|q35|pc", hide_possible_values = true)]
     machine: Option<Board>,
@@ -73,15 +74,20 @@ pub enum TransportFlag {
 }
 
 impl MachineFlags {
-    pub fn machine(&self) -> Result<Machine> {
+    /// The machine, with room for a container of these limits unless its size is said.
+    pub fn machine(&self, limits: &LimitFlags) -> Result<Machine> {
         let (boot, kernel) =
             (self.boot()?, self.file(self.kernel.as_deref(), "vmlinux", "kernel")?);
         let mut machine = Machine::new(kernel, boot);
         if let Some(board) = self.machine {
             machine.kind = board.kind();
         }
-        machine.memory_mib = self.memory;
-        machine.cpus = self.cpus;
+        machine.memory_mib = match self.vm_memory {
+            Some(memory_mib) => memory_mib,
+            None => memory_for(machine.memory_mib, limits)?,
+        };
+        let needed = limits.whole_cpus().and_then(|cpus| u32::try_from(cpus).ok());
+        machine.cpus = self.vm_cpus.or(needed).unwrap_or(machine.cpus);
         machine.transport = self.transport.map(TransportFlag::kind);
         let words = self.append.iter().flat_map(|words| words.split_whitespace());
         machine.cmdline.extend(words.map(str::to_string));
@@ -124,6 +130,16 @@ impl MachineFlags {
             None => GuestDir::locate()?.file(default, what),
         }
     }
+}
+
+/// The guest's own memory, and as much as the container may use.
+fn memory_for(own_mib: u32, limits: &LimitFlags) -> Result<u32> {
+    let container_mib = limits.memory_mib().unwrap_or(0);
+    let sum = u32::try_from(container_mib).ok().and_then(|mib| own_mib.checked_add(mib));
+    sum.ok_or_else(|| {
+        Error::new(format!("--memory {container_mib}m: no VM is that large"))
+            .hint("--vm-memory MiB gives the VM less than its container may use")
+    })
 }
 
 /// MiB, with or without docker's `m`, or GiB as `g`.
@@ -174,6 +190,8 @@ mod tests {
     struct Line {
         #[command(flatten)]
         flags: MachineFlags,
+        #[command(flatten)]
+        limits: LimitFlags,
     }
 
     fn machine(extra: &[&str]) -> Result<(Machine, Vm)> {
@@ -184,8 +202,9 @@ mod tests {
         let (kernel, root) = (kernel.to_str().unwrap(), root.to_str().unwrap());
         let root_flag = if extra.contains(&"dax") { "--rootfs" } else { "--initrd" };
         let words = ["x", "--kernel", kernel, root_flag, root].into_iter();
-        let flags = Line::try_parse_from(words.chain(extra.iter().copied())).unwrap().flags;
-        let machine = flags.machine()?;
+        let line = Line::try_parse_from(words.chain(extra.iter().copied())).unwrap();
+        let Line { flags, limits } = line;
+        let machine = flags.machine(&limits)?;
         let vm = flags.describe(&machine);
         Ok((machine, vm))
     }
@@ -206,13 +225,25 @@ mod tests {
 
     #[test]
     fn flags_reach_the_machine() {
-        let words = ["--cpus", "2", "--memory", "256", "--transport", "serial", "--machine", "pc"];
+        let words =
+            ["--vm-cpus", "2", "--vm-memory", "256", "--transport", "serial", "--machine", "pc"];
         let (machine, _) =
             machine(&[&words[..], &["--append", "a b", "--append", "c"]].concat()).unwrap();
         assert_eq!((machine.cpus, machine.memory_mib), (2, 256));
         assert_eq!(machine.kind, MachineKind::Pc);
         assert_eq!(machine.transport, Some(TransportKind::Serial));
         assert_eq!(machine.cmdline, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_machine_has_room_for_its_container() {
+        let (roomy, _) = machine(&["--memory", "100m", "--cpus", "1.5"]).unwrap();
+        assert_eq!((roomy.memory_mib, roomy.cpus), (164, 2));
+        let said = ["--memory", "100m", "--cpus", "1.5", "--vm-memory", "80", "--vm-cpus", "1"];
+        let (said, _) = machine(&said).unwrap();
+        assert_eq!((said.memory_mib, said.cpus), (80, 1));
+        let err = machine(&["--memory", "9000000g"]).unwrap_err().to_string();
+        assert!(err.contains("--vm-memory"), "{err}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod error;
 mod escalation;
+mod flags;
 mod guest;
 mod image;
 mod logging;

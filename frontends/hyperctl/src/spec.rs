@@ -15,6 +15,7 @@ use oci_spec::runtime::{Process, Root as OciRoot, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
+use crate::flags::ContainerFlags;
 use crate::image::Image;
 
 /// Docker's, for images that set none.
@@ -64,9 +65,18 @@ pub struct Container {
     config: Option<Spec>,
     /// By name or number; empty is SIGTERM.
     pub stop_signal: String,
+    /// What the user says about it, beyond its process.
+    flags: ContainerFlags,
 }
 
 impl Container {
+    /// The same with what the user says about it.
+    pub fn with(mut self, flags: &ContainerFlags) -> Container {
+        flags.edit_process(&mut self.process);
+        self.flags = flags.clone();
+        self
+    }
+
     pub fn from_image(
         image: &Image,
         words: &[String],
@@ -89,6 +99,7 @@ impl Container {
             process: default_process(args, env, cwd, hyperstart::spec::user(user), tty),
             config: None,
             stop_signal: config.stop_signal.clone(),
+            flags: ContainerFlags::default(),
         })
     }
 
@@ -115,6 +126,7 @@ impl Container {
             process,
             config: Some(config),
             stop_signal: String::new(),
+            flags: ContainerFlags::default(),
         })
     }
 
@@ -139,6 +151,7 @@ impl Container {
         let mut place = spec.root().clone().unwrap_or_else(OciRoot::default);
         place.set_path(PathBuf::from(root));
         spec.set_root(Some(place));
+        self.flags.edit_spec(&mut spec);
         spec
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Result};
+use crate::flags::ContainerFlags;
 use crate::guest::GuestDir;
 use crate::image;
 use crate::machine::MachineFlags;
@@ -55,6 +56,8 @@ pub struct Args {
     #[command(flatten)]
     pub process: ProcessFlags,
     #[command(flatten)]
+    pub container: ContainerFlags,
+    #[command(flatten)]
     pub machine: MachineFlags,
     #[arg(trailing_var_arg = true, required_unless_present = "bundle", hide = true)]
     pub image_and_command: Vec<String>,
@@ -76,12 +79,12 @@ impl Args {
         if let Some(name) = &self.name {
             check_name(name)?;
         }
-        let machine = self.machine.machine()?;
+        let machine = self.machine.machine(&self.container.limits)?;
         Ok(host::Order {
             name: self.name.clone(),
             vm: self.machine.describe(&machine),
             machine,
-            container: self.container()?,
+            container: self.described_container()?.with(&self.container),
             interactive: self.interactive,
             attached: !self.detach,
             remove: self.rm,
@@ -89,7 +92,7 @@ impl Args {
         })
     }
 
-    fn container(&self) -> Result<Container> {
+    fn described_container(&self) -> Result<Container> {
         if let Some(bundle) = &self.bundle {
             let bundle = fs::canonicalize(bundle).context(|| format!("find bundle {bundle:?}"))?;
             return Container::from_bundle(
