@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -47,6 +48,16 @@ impl Exit {
         match receiver.wait_for(Option::is_some).await.map(|status| *status) {
             Ok(Some(status)) => status,
             Ok(None) | Err(_) => ExitStatus::Signaled(nix::libc::SIGKILL),
+        }
+    }
+}
+
+/// Waits for a child of a child of PID 1's: what that made itself, it reaps itself.
+pub fn reap(pidfd: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => {}
+            ended => return ended.map(drop).context(|| "wait for a child".to_owned()),
         }
     }
 }

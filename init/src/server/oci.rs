@@ -4,6 +4,7 @@
 //! INVALID_ARGUMENT; both say the field as the OCI runtime-spec writes it. Only annotations are ignored, as that spec
 //! demands. proto3 tells an absent number from 0 as little as an absent text from an empty one: both mean "not said".
 
+mod ids;
 mod linux;
 mod mounts;
 mod process;

@@ -12,7 +12,7 @@ pub struct MountAttr {
     pub set: u64,
     pub clear: u64,
     pub propagation: u64,
-    userns_fd: u64, // read with MOUNT_ATTR_IDMAP only, which nobody sets
+    userns_fd: u64, // read with MOUNT_ATTR_IDMAP only
 }
 
 impl MountAttr {
@@ -22,6 +22,13 @@ impl MountAttr {
 
     pub const fn propagation(propagation: u64) -> Self {
         Self { set: 0, clear: 0, propagation, userns_fd: 0 }
+    }
+
+    /// Shows the owners of files as the user namespace maps them. The descriptor must stay open until the call.
+    #[allow(dead_code)] // as crate::idmap
+    pub fn idmap(user_namespace: BorrowedFd<'_>) -> Self {
+        let userns_fd = user_namespace.as_raw_fd().cast_unsigned().into();
+        Self { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd }
     }
 }
 
