@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyperstart_protocol::MAX_FRAME;
 use hyperstart_protocol::agent::{
-    CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
+    self, CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
     StartContainerRequest,
 };
+use hyperstart_protocol::{GUEST_NODE, MAX_FRAME};
 use oci_spec::runtime;
 use protobuf::{Message, MessageField};
 
@@ -32,6 +32,31 @@ pub struct ContainerOptions {
     /// An init of the guest's is process 1 of the container, as with `docker run --init`: it passes signals on to the
     /// container's program, reaps orphans, and ends as the program does. Takes a hyperstart guest.
     pub init: bool,
+    /// Devices of the guest that the container may use, beside those of its spec. Takes a hyperstart guest.
+    pub devices: Vec<GuestDevice>,
+}
+
+/// A node of the guest's own /dev, whose numbers the guest knows; or a directory of such nodes, which is all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestDevice {
+    /// In the guest, such as `/dev/fuse`.
+    pub guest_path: String,
+    /// In the container.
+    pub path: String,
+    /// How it may be used: of `r`, `w` and `m` (mknod).
+    pub access: String,
+}
+
+impl From<GuestDevice> for agent::Device {
+    fn from(GuestDevice { guest_path, path, access }: GuestDevice) -> Self {
+        Self {
+            type_: GUEST_NODE.to_owned(),
+            vm_path: guest_path,
+            container_path: path,
+            options: vec![access],
+            ..Self::default()
+        }
+    }
 }
 
 /// A container of a sandbox. A clone is another name for the same container; dropping it stops nothing.
@@ -58,6 +83,7 @@ impl Container {
             container_id: id.as_str().to_owned(),
             exec_id: id.as_str().to_owned(),
             storages: storage::to_wire(options.storages),
+            devices: options.devices.into_iter().map(Into::into).collect(),
             OCI: MessageField::some(wire),
             ..Default::default()
         };

@@ -40,7 +40,7 @@ mod storage;
 mod transport;
 
 pub use connection::ConnectOptions;
-pub use container::{Container, ContainerOptions};
+pub use container::{Container, ContainerOptions, GuestDevice};
 pub use error::{Code, Error, Result};
 pub use id::{ContainerId, ExecId};
 pub use process::{ExitStatus, Process};

@@ -35,6 +35,11 @@ pub const SERIAL_PORT_NAME: &str = "hyperstart.agent";
 /// virtio-serial port, before the first frame. The number is [`PROTOCOL_MAJOR`].
 pub const READY_LINE: &str = "HYPERSTART READY 1\n";
 
+/// The type of a `Device` in a `CreateContainerRequest` that is a node of the guest's own /dev (`vm_path`), or a
+/// directory of such nodes: the guest puts it at `container_path`, with its own numbers and permissions, to be used as
+/// `options` says (of `r`, `w`, `m`; all of them if there is none). An extension of Kata's types.
+pub const GUEST_NODE: &str = "hyperstart.node";
+
 /// The largest payload of a ttrpc frame in bytes; the header is not counted. A longer one is refused by its receiver.
 pub const MAX_FRAME: usize = 4 << 20;
 

@@ -39,3 +39,118 @@ fn memory_limit_is_enforced() {
     assert_eq!(script(&place, &flags("40m"), eat).ok(), "had\n");
     place.assert_nothing_left();
 }
+
+/// --cap-add and --cap-drop change Docker's set, by the numbers that the kernel shows and by what then works.
+#[test]
+fn capabilities_are_added_and_dropped() {
+    let place = Place::new();
+    let look = "grep CapBnd /proc/self/status; grep CapEff /proc/self/status; touch /x; chown 1 /x";
+    let sets = |mask: &str| format!("CapBnd:\t{mask}\nCapEff:\t{mask}\n");
+    for (flags, mask, chown_works) in [
+        (&[][..], "00000000a80425fb", true),
+        (&["--cap-add", "SYS_TIME", "--cap-drop", "CAP_CHOWN"], "00000000aa0425fa", false),
+        (&["--cap-drop", "ALL", "--cap-add", "chown"], "0000000000000001", true),
+        (&["--cap-add", "ALL", "--cap-drop", "KILL"], "000001ffffffffdf", true),
+    ] {
+        let said = script(&place, flags, look);
+        assert_eq!(
+            (said.code == 0, &said.stdout),
+            (chown_works, &sets(mask)),
+            "{flags:?} {said:?}"
+        );
+    }
+    let unknown = script(&place, &["--cap-add", "SYS_NOPE"], "true");
+    assert!(unknown.code == 125 && unknown.stderr.contains("SYS_NOPE"), "{unknown:?}");
+    place.assert_nothing_left();
+}
+
+/// --device gives a device of the guest by its name, to be used as it says and not otherwise.
+#[test]
+fn device_of_the_guest_is_given_by_name() {
+    let place = Place::new();
+    let look = "ls -l /dev/fuse | cut -c1,32-38; : < /dev/fuse && echo readable; : > /dev/fuse";
+    let said = script(&place, &["--device", "/dev/fuse:r"], look);
+    assert!(said.code != 0 && said.stdout.contains("readable"), "{said:?}");
+    assert!(said.stderr.contains("Operation not permitted"), "{said:?}");
+    let both = "stat -c '%F %t %T' /dev/fuse /dev/disk /dev/net/tun; : <> /dev/fuse && echo fuse;
+        dd if=/dev/disk bs=1 skip=1024 count=4 2>/dev/null | hexdump -C | head -1";
+    let flags =
+        ["--device", "/dev/fuse", "--device", "/dev/vda:/dev/disk:r", "--device", "/dev/net"];
+    let said = script(&place, &flags, both);
+    let lines: Vec<&str> = said.ok().lines().collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "character special file a e5",
+            "block special file fe 0",
+            "character special file a c8",
+            "fuse"
+        ]
+    );
+    assert!(lines[4].contains("e2 e1 f5 e0"), "EROFS's magic number: {lines:?}");
+    let without = script(&place, &[], "ls /dev/fuse || mknod /dev/fuse c 10 229");
+    assert!(without.code != 0 && without.stderr.contains("Operation not permitted"), "{without:?}");
+    let missing = script(&place, &["--device", "/dev/nope"], "true");
+    assert!(missing.code == 125 && missing.stderr.contains("\"/dev/nope\""), "{missing:?}");
+    let no_device = script(&place, &["--device", "/dev/shm/../../etc"], "true");
+    assert!(no_device.code == 125 && no_device.stderr.contains("not below /dev"), "{no_device:?}");
+    place.assert_nothing_left();
+}
+
+/// --read-only, --tmpfs, --shm-size and --hostname make the place that they say.
+#[test]
+fn file_system_and_name_are_as_said() {
+    let place = Place::new();
+    let look = "hostname; touch /x && echo writable; touch /t/x && echo memory;
+        grep ' /t ' /proc/mounts | cut -d' ' -f4; df -k /dev/shm | tail -1 | awk '{print $2}'";
+    let flags = [
+        "--read-only",
+        "--tmpfs",
+        "/t:size=1m,exec",
+        "--shm-size",
+        "2m",
+        "--hostname",
+        "web.example",
+    ];
+    let said = script(&place, &flags, look);
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!((lines[0], lines[1], lines[3]), ("web.example", "memory", "2048"), "{said:?}");
+    let options: Vec<&str> = lines[2].split(',').collect();
+    assert!(options.contains(&"nosuid") && options.contains(&"size=1024k"), "{options:?}");
+    assert!(!options.contains(&"noexec"), "{options:?}");
+    let without = script(&place, &[], look);
+    assert!(
+        without.stdout.contains("writable") && !without.stdout.contains("memory"),
+        "{without:?}"
+    );
+    place.assert_nothing_left();
+}
+
+/// --sysctl sets what belongs to the container's namespaces, and what is the whole guest's is refused by name.
+#[test]
+fn kernel_parameters_of_the_container_are_set() {
+    let place = Place::new();
+    let flags = ["--sysctl", "kernel.msgmax=4321", "--sysctl", "fs.mqueue.msg_max=7"];
+    let look = "cat /proc/sys/kernel/msgmax /proc/sys/fs/mqueue/msg_max";
+    assert_eq!(script(&place, &flags, look).ok(), "4321\n7\n");
+    assert_ne!(script(&place, &[], look).ok(), "4321\n7\n");
+    let whole = script(&place, &["--sysctl", "kernel.core_pattern=|/x"], "true");
+    assert!(whole.code == 125 && whole.stderr.contains("kernel.core_pattern"), "{whole:?}");
+    place.assert_nothing_left();
+}
+
+/// --privileged gives all that the VM has; an ordinary container has none of it.
+#[test]
+fn privileged_is_everything_in_its_vm() {
+    let place = Place::new();
+    let look = "grep CapEff /proc/self/status; mount -t tmpfs x /mnt && echo mount;
+        mkdir /sys/fs/cgroup/x && echo cgroup; echo 1 > /proc/sys/vm/drop_caches && echo sysctl;
+        dd if=/dev/vda of=/dev/null bs=512 count=1 2>/dev/null && echo disk;
+        mknod /tmp/k c 1 11 && : < /tmp/k && echo kmsg";
+    let said = script(&place, &["--privileged"], look);
+    let all = "CapEff:\t000001ffffffffff\nmount\ncgroup\nsysctl\ndisk\nkmsg\n";
+    assert_eq!(said.stdout, all, "{said:?}");
+    let ordinary = script(&place, &[], look);
+    assert_eq!(ordinary.stdout, "CapEff:\t00000000a80425fb\n", "{ordinary:?}");
+    place.assert_nothing_left();
+}

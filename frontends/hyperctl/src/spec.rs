@@ -66,7 +66,7 @@ pub struct Container {
     /// By name or number; empty is SIGTERM.
     pub stop_signal: String,
     /// What the user says about it, beyond its process.
-    flags: ContainerFlags,
+    pub flags: ContainerFlags,
 }
 
 impl Container {

@@ -70,6 +70,13 @@ fn rule_for(device: &Device) -> Option<DeviceRule> {
     })
 }
 
+/// Whether every container may use the character device of these numbers.
+pub fn is_default((major, minor): (u32, u32)) -> bool {
+    DEFAULTS
+        .iter()
+        .any(|rule| rule.major == Some(major) && rule.minor.is_none_or(|number| number == minor))
+}
+
 /// Puts the rules on a cgroup, in place of nothing: a cgroup gets them once.
 pub fn enforce(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<()> {
     let program =

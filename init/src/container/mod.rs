@@ -15,6 +15,7 @@ mod cgroup;
 mod child;
 mod device_rules;
 mod devices;
+mod guest_devices;
 mod hidden;
 mod id;
 mod mounts;
@@ -105,9 +106,10 @@ impl Container {
 
     async fn set_up(
         cgroup: &Cgroup,
-        spec: ContainerSpec,
+        mut spec: ContainerSpec,
         reaper: &Reaper,
     ) -> Result<(Process, Listener)> {
+        guest_devices::resolve(&mut spec)?;
         let rules =
             device_rules::complete(&spec.devices, &spec.resources.device_rules, guest_root()?);
         let (ours, childs) = process::streams(spec.process.terminal)?;

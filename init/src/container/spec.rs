@@ -22,6 +22,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub network: Network,
     pub devices: Vec<Device>,
+    /// What is added to `devices` when the container is made.
+    pub guest_devices: Vec<GuestDevice>,
     /// Below the root of the cgroup filesystem; normal components only. None: one named after the container.
     pub cgroup_path: Option<String>,
     pub resources: Resources,
@@ -176,6 +178,14 @@ pub enum DeviceKind {
     Character { major: u32, minor: u32 },
     Block { major: u32, minor: u32 },
     Fifo,
+}
+
+/// A node of the guest's own /dev, or a directory of such nodes, that the container gets at a path of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestDevice {
+    pub guest_path: String,
+    pub path: String,
+    pub access: Access,
 }
 
 /// OCI `linux.resources`; what is None is left as the kernel has it.

@@ -14,7 +14,7 @@ use hyperstart_protocol::agent::{
     SignalProcessRequest, StartContainerRequest, Storage as WireStorage, TtyWinResizeRequest,
     WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
 };
-use hyperstart_protocol::{AGENT_VERSION, Empty};
+use hyperstart_protocol::{AGENT_VERSION, Empty, GUEST_NODE};
 use ttrpc::asynchronous::Service;
 
 use super::oci;
@@ -120,6 +120,7 @@ async fn guest_details(
     details.version = AGENT_VERSION.to_owned();
     details.init_daemon = true;
     details.storage_handlers = storage::DRIVERS.iter().map(|&driver| driver.to_owned()).collect();
+    details.device_handlers = vec![GUEST_NODE.to_owned()];
     details.supports_seccomp = false;
     let mut answer = GuestDetailsResponse::new();
     answer.agent_details = Some(details).into();
@@ -156,7 +157,6 @@ async fn create_container(sandbox: Rc<Sandbox>, request: CreateContainerRequest)
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     refuse_if(exec_id.is_some(), "exec_id other than the container's id")?;
     refuse_if(request.string_user.is_some(), "string_user")?;
-    refuse_if(!request.devices.is_empty(), "devices")?;
     refuse_if(request.sandbox_pidns, "sandbox_pidns")?;
     refuse_if(!request.shared_mounts.is_empty(), "shared_mounts")?;
     refuse_ports(request.stdin_port, request.stdout_port, request.stderr_port)?;
@@ -166,7 +166,9 @@ async fn create_container(sandbox: Rc<Sandbox>, request: CreateContainerRequest)
             format!("create container {id:?}: OCI: missing"),
         ));
     };
-    let spec = oci::container_spec(spec).context(|| format!("create container {id:?}"))?;
+    let operation = || format!("create container {id:?}");
+    let mut spec = oci::container_spec(spec).context(operation)?;
+    spec.guest_devices = oci::guest_devices(request.devices).context(operation)?;
     sandbox.create_container(&id, spec, &storages(request.storages)?).await?;
     Ok(Empty::new())
 }

@@ -16,6 +16,7 @@ use crate::container::spec::{ContainerSpec, MountPropagationFlags, Root};
 use crate::container::{normalised_cgroup_path, propagation_named};
 use crate::error::{Code, Error, Result};
 
+pub use linux::guest_devices;
 pub use process::process_spec;
 
 const PATHS_MAX: usize = 1024;
@@ -65,6 +66,7 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
         mounts: mounts::mounts(spec.Mounts)?,
         network,
         devices: linux::devices(linux.Devices)?,
+        guest_devices: Vec::new(), // they come beside the spec
         cgroup_path: (!cgroup_path.is_empty()).then_some(cgroup_path),
         resources: resources::resources(linux.Resources.into_option().unwrap_or_default())?,
         sysctls: linux::sysctls(linux.Sysctl, network)?,

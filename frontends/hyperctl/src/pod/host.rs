@@ -11,9 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use hyperstart::{
-    Container as Guest, ContainerId, ContainerOptions, Process, Sandbox, SandboxConfig,
-};
+use hyperstart::{Container as Guest, ContainerId, Process, Sandbox, SandboxConfig};
 use hyperstart_vmm::{Disk, Exit, Machine, Share, Vm};
 use tokio::time::timeout;
 
@@ -171,7 +169,7 @@ async fn create(
     let storages = storages(&order.container.root, &id, image_device(vm, &order.container.root)?);
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     let spec = order.container.spec_for(&id, &root);
-    let options = ContainerOptions { storages, ..Default::default() };
+    let options = order.container.flags.options(storages);
     let container = sandbox.create_container(&id, &spec, options).await;
     let container = container.map_err(|err| client::guest_error(&err))?;
     step("created");

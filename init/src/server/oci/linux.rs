@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use hyperstart_protocol::oci;
+use hyperstart_protocol::{GUEST_NODE, agent, oci};
 
-use super::{absolute, bounded, invalid, refuse_if, unsupported};
+use super::{absolute, bounded, invalid, refuse_if, resources, unsupported};
 use crate::container::check_sysctl;
-use crate::container::spec::{Device, DeviceKind, Network};
+use crate::container::spec::{Access, Device, DeviceKind, GuestDevice, Network};
 use crate::error::Result;
 
 const DEVICES_MAX: usize = 1024;
@@ -35,6 +35,30 @@ pub fn devices(list: Vec<oci::LinuxDevice>) -> Result<Vec<Device>> {
     list.into_iter()
         .enumerate()
         .map(|(at, device)| device_spec(&format!("linux.devices[{at}]"), device))
+        .collect()
+}
+
+/// Kata's `devices`. Of its types only ours is served: the others name a device of the spec by where the host plugged it.
+pub fn guest_devices(list: Vec<agent::Device>) -> Result<Vec<GuestDevice>> {
+    bounded(list.len(), DEVICES_MAX, "devices")?;
+    list.into_iter()
+        .enumerate()
+        .map(|(at, device)| {
+            let field = format!("devices[{at}]");
+            if device.type_ != GUEST_NODE {
+                return unsupported(&format!("{field}.type {:?}", device.type_));
+            }
+            let access = match device.options.as_slice() {
+                [] => Access::ALL,
+                [text] => resources::access(text, &format!("{field}.options"))?,
+                [_, _, ..] => return invalid(&format!("{field}.options"), "more than one"),
+            };
+            Ok(GuestDevice {
+                guest_path: absolute(device.vm_path, &format!("{field}.vm_path"))?,
+                path: absolute(device.container_path, &format!("{field}.container_path"))?,
+                access,
+            })
+        })
         .collect()
 }
 

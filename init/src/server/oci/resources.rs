@@ -164,7 +164,7 @@ fn device_rule((at, rule): (usize, &oci::LinuxDeviceCgroup)) -> Result<DeviceRul
     Ok(DeviceRule { allow: rule.Allow, kind, major, minor, access: access(&rule.Access, &field)? })
 }
 
-fn access(text: &str, field: &str) -> Result<Access> {
+pub(super) fn access(text: &str, field: &str) -> Result<Access> {
     if text.is_empty() || !text.chars().all(|c| matches!(c, 'r' | 'w' | 'm')) {
         return invalid(&format!("{field}.access"), &format!("{text:?} is not of r, w and m"));
     }
