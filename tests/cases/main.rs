@@ -10,6 +10,7 @@ mod harness_itself;
 mod hyperctl;
 mod hyperctl_flags;
 mod lifecycle;
+mod process;
 mod protocol;
 mod refusal;
 mod stdio;

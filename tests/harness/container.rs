@@ -211,7 +211,8 @@ impl<'vm> Running<'vm> {
         Self { vm, container, process, stdin: run.stdin.clone(), stdout }
     }
 
-    fn started(self) -> Self {
+    /// Starts it, which must succeed.
+    pub fn started(self) -> Self {
         self.vm
             .run("start a container", self.container.start())
             .unwrap_or_else(|err| panic!("{err}"));
@@ -230,7 +231,18 @@ impl<'vm> Running<'vm> {
 
     /// Runs one more process in the container.
     pub fn try_exec(&self, name: &str, run: &Run) -> Result<Running<'vm>> {
-        let process = run.process();
+        self.try_exec_with(name, run, |_| {})
+    }
+
+    /// Runs one more process in the container, after `change` of what everybody gets.
+    pub fn try_exec_with(
+        &self,
+        name: &str,
+        run: &Run,
+        change: impl FnOnce(&mut runtime::Process),
+    ) -> Result<Running<'vm>> {
+        let mut process = run.process();
+        change(&mut process);
         let exec = self.container.exec(ExecId::new(name)?, &process);
         let process = self.vm.run("exec", exec)?;
         Ok(Running::new(self.vm, self.container.clone(), process, run))

@@ -16,6 +16,7 @@
 
 pub mod command;
 pub mod container;
+pub mod edit;
 pub mod facts;
 pub mod guest;
 pub mod inspect;

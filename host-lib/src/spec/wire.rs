@@ -133,12 +133,17 @@ fn scheduler(from: &mut Object) -> Result<extensions::Scheduler> {
         Policy: from.string("policy")?,
         Nice: from.i32("nice")?,
         Priority: from.i32("priority")?,
-        Flags: from.strings("flags")?,
+        Flags: from.strings("flags")?.into_iter().map(scheduler_flag).collect(),
         Runtime: from.u64("runtime")?,
         Deadline: from.u64("deadline")?,
         Period: from.u64("period")?,
         ..Default::default()
     })
+}
+
+/// oci-spec writes this one by the words of its own name, and not by the OCI spec's.
+fn scheduler_flag(name: String) -> String {
+    if name == "SCHED_FLAG_D_L_OVERRUN" { "SCHED_FLAG_DL_OVERRUN".to_owned() } else { name }
 }
 
 fn io_priority(from: &mut Object) -> Result<extensions::LinuxIOPriority> {

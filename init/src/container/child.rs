@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -14,10 +15,10 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::program::{Program, has_home};
 use super::rootfs::Rootfs;
-use super::spec::{ContainerSpec, ProcessSpec};
+use super::spec::{ContainerSpec, Execution, ProcessSpec};
 use super::terminal::{self, Terminal};
 use super::tree::{Leaf, Links, Tree};
-use super::{devices, hidden, mounts, namespaces, rlimits, sysctls, user};
+use super::{devices, hidden, mounts, namespaces, rlimits, scheduling, sysctls, user};
 use crate::error::{Code, Context, Error, Result};
 use crate::report::Reporter;
 use crate::stdio::ChildStdio;
@@ -33,6 +34,7 @@ pub struct FirstSpec {
 /// What a process that joins a container is made from.
 pub struct ExecSpec {
     pub process: ProcessSpec,
+    pub execution: Execution,
     pub first: OwnedFd, // a pidfd
     pub stdio: Option<ChildStdio>,
     pub report: Reporter,
@@ -46,8 +48,9 @@ pub fn first(spec: FirstSpec) -> ! {
 
 /// The entry of a process that joins a container. What it takes stays with PID 1 if there is no child.
 pub fn exec(spec: &mut Option<ExecSpec>) -> ! {
-    let Some(ExecSpec { process, first, stdio, report }) = spec.take() else { exit_now(126) };
-    end(&report, become_exec(process, &first, stdio, &report))
+    let Some(spec) = spec.take() else { exit_now(126) };
+    let ExecSpec { process, execution, first, stdio, report } = spec;
+    end(&report, become_exec(process, &execution, &first, stdio, &report))
 }
 
 /// 127 and 126 are what shells say; nobody sees them but who looks at a container that did not start.
@@ -69,7 +72,7 @@ fn become_first(
     leave_pid_1(stdio, &[report.as_fd()])?;
     namespaces::leave_cgroup_namespace()?;
     adjust_oom_score(spec.process.oom_score_adj)?; // through the guest's /proc, as the sysctls
-    namespaces::configure(spec.network, &spec.hostname)?;
+    namespaces::configure(spec.network, &spec.hostname, &spec.domainname)?;
     sysctls::apply(&spec.sysctls)?; // before /proc/sys can become read-only
     let ourselves = Program::ourselves()?;
     let mut rootfs = Rootfs::attach(&spec.root)?;
@@ -88,7 +91,7 @@ fn become_first(
     hidden::mask(rootfs.tree(), &spec.masked_paths)?;
     rootfs.seal(&spec.root)?; // after all that writes
     let tree = rootfs.pivot(spec.root.propagation)?; // the guest's paths are gone
-    let program = become_process(&tree, spec.process, terminal.as_ref())?;
+    let program = become_process(&tree, spec.process, &spec.execution, terminal.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
     if !report.wait()? {
@@ -99,17 +102,22 @@ fn become_first(
 
 fn become_exec(
     spec: ProcessSpec,
+    execution: &Execution,
     first: &OwnedFd,
     stdio: Option<ChildStdio>,
     report: &Reporter,
 ) -> Result<Infallible> {
     leave_pid_1(stdio, &[report.as_fd(), first.as_fd()])?;
+    if let Some(cpus) = &spec.cpu_affinity.last {
+        let field = || "process.execCPUAffinity.final".to_owned();
+        scheduling::run_on(cpus).context(field)?; // it was born in the container's cgroup
+    }
     adjust_oom_score(spec.oom_score_adj)?;
     let ourselves = Program::ourselves()?;
     namespaces::join(first.as_fd())?;
     let tree = Tree::of_root()?;
     let terminal = open_terminal(&tree, &spec)?;
-    let program = become_process(&tree, spec, terminal.as_ref())?;
+    let program = become_process(&tree, spec, execution, terminal.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
     program.run(&ourselves)
@@ -160,9 +168,15 @@ fn open_terminal(tree: &Tree, spec: &ProcessSpec) -> Result<Option<Terminal>> {
 }
 
 /// The part that a container's first process and the later ones have in common: everything but the program itself.
-fn become_process(tree: &Tree, spec: ProcessSpec, terminal: Option<&Terminal>) -> Result<Program> {
+fn become_process(
+    tree: &Tree,
+    mut spec: ProcessSpec,
+    execution: &Execution,
+    terminal: Option<&Terminal>,
+) -> Result<Program> {
     let credentials = user::resolve(tree, &spec.user, !has_home(&spec.env))?;
-    let program = Program::new(spec.args, spec.env, &credentials.home)?;
+    let (args, env) = (mem::take(&mut spec.args), mem::take(&mut spec.env));
+    let program = Program::new(args, env, &credentials.home)?;
     if let Some(terminal) = terminal {
         terminal.control()?;
         let slave = &terminal.slave;
@@ -171,6 +185,7 @@ fn become_process(tree: &Tree, spec: ProcessSpec, terminal: Option<&Terminal>) -
     give_streams(credentials.uid).context(|| format!("give stdio to uid {}", credentials.uid))?;
     let entered = enter_working_directory(tree, &spec.cwd);
     rlimits::apply(&spec.rlimits)?; // before CAP_SYS_RESOURCE goes
+    scheduling::apply(&spec, execution)?; // before CAP_SYS_NICE goes
     user::assume(&credentials, &spec.capabilities, spec.no_new_privileges)?;
     match entered {
         // A directory of a network filesystem may be open to the user, and not to root.
@@ -179,7 +194,7 @@ fn become_process(tree: &Tree, spec: ProcessSpec, terminal: Option<&Terminal>) -
         }
         entered => entered?,
     }
-    umask(Mode::from_raw_mode(0o022));
+    umask(Mode::from_raw_mode(spec.umask));
     Ok(program)
 }
 

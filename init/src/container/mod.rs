@@ -24,6 +24,7 @@ mod process;
 mod program;
 mod rlimits;
 mod rootfs;
+mod scheduling;
 pub mod spec;
 mod sysctls;
 mod terminal;
@@ -55,11 +56,13 @@ use crate::sys::process::{Child, CloneArgs, clone_child};
 use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
 use process::Unfinished;
-use spec::{ContainerSpec, ProcessSpec};
+use scheduling::RunsOn;
+use spec::{ContainerSpec, Execution, ProcessSpec};
 
 pub struct Container {
     id: ContainerId,
     cgroup: Cgroup,
+    execution: Execution,
     first: Rc<Process>,
     phase: RefCell<Phase>,
     execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
@@ -85,10 +88,12 @@ impl Container {
     /// Sets all up; the first process then waits to be started.
     pub async fn create(id: ContainerId, spec: ContainerSpec, reaper: &Reaper) -> Result<Rc<Self>> {
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
+        let execution = spec.execution.clone();
         match Self::set_up(&cgroup, spec, reaper).await {
             Ok((first, gate)) => Ok(Rc::new(Self {
                 id,
                 cgroup,
+                execution,
                 first: Rc::new(first),
                 phase: RefCell::new(Phase::Created(gate)),
                 execs: RefCell::default(),
@@ -170,8 +175,13 @@ impl Container {
         let (ours, childs) = process::streams(spec.terminal)?;
         let (listener, report) = report::channel()?;
         let first = self.first.pidfd().try_clone_to_owned()?;
-        let spec = ExecSpec { process: spec, first, stdio: childs, report };
+        let initial = spec.cpu_affinity.initial.clone();
+        let execution = self.execution.clone();
+        let spec = ExecSpec { process: spec, execution, first, stdio: childs, report };
+        let runs_on = initial.as_ref().map(RunsOn::new).transpose();
+        let runs_on = runs_on.context(|| "process.execCPUAffinity.initial".to_owned())?;
         let child = self.clone_exec(spec).context(|| "clone".to_owned())?;
+        drop(runs_on);
         let process = Unfinished::new(child, reaper).ready(&listener, ours).await?;
         process::executed(&listener).await?;
         Ok(process)

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::system::sethostname;
+use rustix::system::{setdomainname, sethostname};
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
@@ -36,13 +36,17 @@ pub fn leave_cgroup_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "make a cgroup namespace".to_owned())
 }
 
-/// In the child: a fresh network namespace has lo, but down; a fresh uts namespace has the guest's name.
-pub fn configure(network: Network, hostname: &str) -> Result<()> {
+/// In the child: a fresh network namespace has lo, but down; a fresh uts namespace has the guest's names.
+pub fn configure(network: Network, hostname: &str, domainname: &str) -> Result<()> {
     if network == Network::Own {
         loopback::bring_up()?;
     }
     if !hostname.is_empty() {
         sethostname(hostname.as_bytes()).context(|| format!("set hostname {hostname:?}"))?;
+    }
+    if !domainname.is_empty() {
+        setdomainname(domainname.as_bytes())
+            .context(|| format!("set domainname {domainname:?}"))?;
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ pub struct ContainerSpec {
     pub root: Root,
     /// Empty: the sandbox's.
     pub hostname: String,
+    /// NIS domain name. Empty: the sandbox's.
+    pub domainname: String,
     /// In the order in which they are made.
     pub mounts: Vec<Mount>,
     pub network: Network,
@@ -31,7 +33,34 @@ pub struct ContainerSpec {
     pub sysctls: Vec<(String, String)>,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
+    pub execution: Execution,
 }
+
+/// How every process of a container is executed (OCI `linux.personality`, `linux.memoryPolicy`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Execution {
+    pub personality: Option<Personality>,
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// personality(2)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personality {
+    Linux,
+    Linux32,
+}
+
+/// set_mempolicy(2)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// `MPOL_*`, with its `MPOL_F_*`.
+    pub mode: i32,
+    pub nodes: NumberSet,
+}
+
+/// Numbers of CPUs or of memory nodes, as bits of words; bounded by who made it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NumberSet(pub Vec<u64>);
 
 /// OCI `process`: the container's first, or one that joins it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +79,39 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: i32,
+    pub umask: u32,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
+    /// Of a process that joins; a container's first has `linux.resources.cpu.cpus`.
+    pub cpu_affinity: CpuAffinity,
+}
+
+/// sched_setattr(2), understood: what the kernel would pass over is not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scheduler {
+    /// `SCHED_*`
+    pub policy: u32,
+    /// `SCHED_FLAG_*`
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime_ns: u64,
+    pub deadline_ns: u64,
+    pub period_ns: u64,
+}
+
+/// ioprio_set(2)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IoPriority {
+    pub class: u8,
+    pub level: u8,
+}
+
+/// Where a process may run: until it is in its container's cgroup, and from then on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CpuAffinity {
+    pub initial: Option<NumberSet>,
+    pub last: Option<NumberSet>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

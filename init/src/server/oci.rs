@@ -9,10 +9,11 @@ mod linux;
 mod mounts;
 mod process;
 mod resources;
+mod scheduling;
 
 use hyperstart_protocol::oci;
 
-use crate::container::spec::{ContainerSpec, MountPropagationFlags, Root};
+use crate::container::spec::{ContainerSpec, Execution, MountPropagationFlags, Root};
 use crate::container::{normalised_cgroup_path, propagation_named};
 use crate::error::{Code, Error, Result};
 
@@ -36,6 +37,15 @@ fn refuse_if(present: bool, field: &str) -> Result<()> {
     if present { unsupported(field) } else { Ok(()) }
 }
 
+/// For what is refused for ever: why that is.
+fn refuse_for(present: bool, field: &str, why: &str) -> Result<()> {
+    if !present {
+        return Ok(());
+    }
+    let message = format!("{field}: not supported by this guest: {why}");
+    Err(Error::new(Code::Unimplemented, message))
+}
+
 fn bounded(count: usize, max: usize, field: &str) -> Result<()> {
     if count > max { invalid(field, &format!("{count} entries, more than {max}")) } else { Ok(()) }
 }
@@ -47,22 +57,28 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
     }
     refuse_if(spec.Solaris.is_some(), "solaris")?;
     refuse_if(spec.Windows.is_some(), "windows")?;
-    refuse_if(!spec.Domainname.is_empty(), "domainname")?;
     refuse_if(spec.Init, "init")?;
     refuse_hooks(spec.Hooks.into_option().unwrap_or_default())?;
     let Some(process) = spec.Process.into_option() else { return invalid("process", "missing") };
     let Some(root) = spec.Root.into_option() else { return invalid("root", "missing") };
-    if spec.Hostname.len() > HOSTNAME_MAX {
-        return invalid("hostname", &format!("longer than {HOSTNAME_MAX} bytes"));
+    for (name, field) in [(&spec.Hostname, "hostname"), (&spec.Domainname, "domainname")] {
+        if name.len() > HOSTNAME_MAX {
+            return invalid(field, &format!("longer than {HOSTNAME_MAX} bytes"));
+        }
     }
-    let linux = spec.Linux.into_option().unwrap_or_default();
+    let mut linux = spec.Linux.into_option().unwrap_or_default();
     refuse_linux(&linux)?;
     let network = linux::network(&linux.Namespaces)?;
     let cgroup_path = normalised_cgroup_path(&linux.CgroupsPath)?;
+    let execution = Execution {
+        personality: linux.Personality.take().map(scheduling::personality).transpose()?,
+        memory_policy: linux.MemoryPolicy.take().map(scheduling::memory_policy).transpose()?,
+    };
     Ok(ContainerSpec {
         process: process_spec(process)?,
         root: root_spec(root, &linux.RootfsPropagation)?,
         hostname: spec.Hostname,
+        domainname: spec.Domainname,
         mounts: mounts::mounts(spec.Mounts)?,
         network,
         devices: linux::devices(linux.Devices)?,
@@ -72,6 +88,7 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
         sysctls: linux::sysctls(linux.Sysctl, network)?,
         masked_paths: paths(linux.MaskedPaths, "linux.maskedPaths")?,
         readonly_paths: paths(linux.ReadonlyPaths, "linux.readonlyPaths")?,
+        execution,
     })
 }
 
@@ -88,8 +105,6 @@ fn refuse_linux(linux: &oci::Linux) -> Result<()> {
     refuse_if(!linux.UIDMappings.is_empty(), "linux.uidMappings")?;
     refuse_if(!linux.GIDMappings.is_empty(), "linux.gidMappings")?;
     refuse_if(!linux.TimeOffsets.is_empty(), "linux.timeOffsets")?;
-    refuse_if(linux.Personality.is_some(), "linux.personality")?;
-    refuse_if(linux.MemoryPolicy.is_some(), "linux.memoryPolicy")?;
     refuse_if(!linux.NetDevices.is_empty(), "linux.netDevices")?;
     refuse_if(linux.Seccomp.is_some(), "linux.seccomp")?;
     refuse_if(!linux.MountLabel.is_empty(), "linux.mountLabel")?;

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod event;
 pub mod mount;
 pub mod process;
+pub mod scheduling;
 
 use std::io;
 

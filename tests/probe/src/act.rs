@@ -258,6 +258,14 @@ pub fn await_size(columns: u16, rows: u16) -> Outcome {
     }
 }
 
+/// Lines on stdout, and status 0.
+pub fn print(lines: &str) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(lines.as_bytes())?;
+    stdout.flush()?;
+    Ok(0)
+}
+
 /// A line on stdout, at once: whoever waits for it reads a pipe.
 fn say(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -8,6 +8,7 @@
 //! A wrong use of it is status 99 and a line on stderr, so that no test takes it for an answer.
 
 mod act;
+mod scheduling;
 mod view;
 
 use std::io::{self, Write};
@@ -55,6 +56,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("resize", [columns, rows]) => act::await_size(parse(columns)?, parse(rows)?),
         ("vsock", [port]) => act::reach_vsock(parse(port)?),
         ("namespaces-of", [pid]) => view::print_namespaces(pid),
+        ("scheduling", []) => scheduling::print(),
         ("view", []) => view::print(),
         ("guest", [proc, kmsg]) => view::print_guest(proc, kmsg),
         ("init-memory", [proc]) => view::print_init_memory(proc),

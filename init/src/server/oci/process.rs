@@ -5,7 +5,7 @@ use std::ffi::CString;
 
 use hyperstart_protocol::oci;
 
-use super::{absolute, bounded, invalid, refuse_if};
+use super::{absolute, bounded, invalid, refuse_if, scheduling};
 use crate::container::spec::{
     Capabilities, CapabilitySet, ConsoleSize, Identity, ProcessSpec, Rlimit, User,
 };
@@ -22,9 +22,6 @@ const NO_ID: u32 = u32::MAX;
 pub fn process_spec(process: oci::Process) -> Result<ProcessSpec> {
     refuse_if(!process.ApparmorProfile.is_empty(), "process.apparmorProfile")?;
     refuse_if(!process.SelinuxLabel.is_empty(), "process.selinuxLabel")?;
-    refuse_if(process.Scheduler.is_some(), "process.scheduler")?;
-    refuse_if(process.IOPriority.is_some(), "process.ioPriority")?;
-    refuse_if(process.ExecCPUAffinity.is_some(), "process.execCPUAffinity")?;
     let size: usize = process.Args.iter().chain(&process.Env).map(|text| text.len() + 1).sum();
     if size > ARGS_AND_ENV_MAX {
         return invalid(
@@ -35,10 +32,16 @@ pub fn process_spec(process: oci::Process) -> Result<ProcessSpec> {
     if process.Args.is_empty() {
         return invalid("process.args", "empty");
     }
+    let mut user = process.User.into_option().unwrap_or_default();
+    let affinity = process.ExecCPUAffinity.into_option().unwrap_or_default();
     Ok(ProcessSpec {
+        umask: umask(user.Umask.take())?,
+        scheduler: process.Scheduler.into_option().map(scheduling::scheduler).transpose()?,
+        io_priority: process.IOPriority.into_option().map(scheduling::io_priority).transpose()?,
+        cpu_affinity: scheduling::cpu_affinity(affinity)?,
         terminal: process.Terminal,
         console_size: process.ConsoleSize.into_option().map(console_size).transpose()?,
-        user: user(process.User.into_option().unwrap_or_default())?,
+        user: self::user(user)?,
         args: c_strings(process.Args, "process.args")?,
         env: c_strings(environment(process.Env)?, "process.env")?,
         cwd: absolute(process.Cwd, "process.cwd")?,
@@ -47,6 +50,16 @@ pub fn process_spec(process: oci::Process) -> Result<ProcessSpec> {
         no_new_privileges: process.NoNewPrivileges,
         oom_score_adj: oom_score_adj(process.OOMScoreAdj)?,
     })
+}
+
+/// What other runtimes give where the spec says none.
+const UMASK: u32 = 0o022;
+
+fn umask(umask: Option<u32>) -> Result<u32> {
+    match umask.unwrap_or(UMASK) {
+        umask @ 0..=0o777 => Ok(umask),
+        umask => invalid("process.user.umask", &format!("{umask:o} is more than 777 (octal)")),
+    }
 }
 
 fn console_size(size: oci::Box) -> Result<ConsoleSize> {
@@ -58,7 +71,6 @@ fn console_size(size: oci::Box) -> Result<ConsoleSize> {
 }
 
 fn user(user: oci::User) -> Result<User> {
-    refuse_if(user.Umask.is_some(), "process.user.umask")?;
     bounded(user.AdditionalGids.len(), GROUPS_MAX, "process.user.additionalGids")?;
     if [user.UID, user.GID].iter().chain(&user.AdditionalGids).any(|id| *id == NO_ID) {
         return invalid("process.user", &format!("{NO_ID} is no id"));
