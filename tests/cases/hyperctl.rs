@@ -325,7 +325,7 @@ fn bundle_field_that_is_not_honoured_is_refused_by_name() {
     let bundle = busybox_bundle(&place, &["true"]);
     let path = bundle.join("config.json");
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    config["linux"]["seccomp"] = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"});
+    config["linux"]["seccomp"] = serde_json::json!({"defaultAction": "SCMP_ACT_NOTIFY"});
     fs::write(&path, config.to_string()).unwrap();
     let said = place.run(["run", "--rm", "--bundle", bundle.to_str().unwrap()]);
     assert!(said.code == 125 && said.stderr.contains("seccomp"), "{said:?}");

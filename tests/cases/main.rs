@@ -13,6 +13,7 @@ mod lifecycle;
 mod process;
 mod protocol;
 mod refusal;
+mod seccomp;
 mod stdio;
 mod storage;
 mod view;

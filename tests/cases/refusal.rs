@@ -12,7 +12,11 @@ fn fields_are_refused_by_name() {
     let hook = json!([{ "path": "/bin/true" }]);
     let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
     let fields = [
-        ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" }), "linux.seccomp"),
+        (
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_NOTIFY" }),
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY",
+        ),
         ("/linux/uidMappings", mapping.clone(), "linux.uidMappings"),
         ("/linux/gidMappings", mapping, "linux.gidMappings"),
         ("/linux/mountLabel", json!("label"), "linux.mountLabel"),

@@ -62,6 +62,12 @@ impl Run {
         Self { image, args, env, cwd, user, terminal: false, stdin, storages }
     }
 
+    /// More words.
+    pub fn args(mut self, words: &[String]) -> Self {
+        self.args.extend_from_slice(words);
+        self
+    }
+
     pub fn env(mut self, variable: &str) -> Self {
         self.env.push(variable.to_owned());
         self

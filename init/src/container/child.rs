@@ -15,7 +15,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::program::{Program, has_home};
 use super::rootfs::Rootfs;
-use super::spec::{ContainerSpec, Execution, ProcessSpec};
+use super::spec::{CapabilitySet, ContainerSpec, Execution, ProcessSpec};
 use super::terminal::{self, Terminal};
 use super::tree::{Leaf, Links, Tree};
 use super::{devices, hidden, mounts, namespaces, rlimits, scheduling, sysctls, user};
@@ -97,7 +97,7 @@ fn become_first(
     if !report.wait()? {
         exit_now(0); // let go before it was started
     }
-    program.run(&ourselves)
+    program.run(&ourselves, spec.execution.filter.as_deref())
 }
 
 fn become_exec(
@@ -120,7 +120,7 @@ fn become_exec(
     let program = become_process(&tree, spec, execution, terminal.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
-    program.run(&ourselves)
+    program.run(&ourselves, execution.filter.as_deref())
 }
 
 /// What a copy of PID 1 must drop first of all. Its descriptors: other processes' pipes stay open while a copy is held,
@@ -186,7 +186,10 @@ fn become_process(
     let entered = enter_working_directory(tree, &spec.cwd);
     rlimits::apply(&spec.rlimits)?; // before CAP_SYS_RESOURCE goes
     scheduling::apply(&spec, execution)?; // before CAP_SYS_NICE goes
-    user::assume(&credentials, &spec.capabilities, spec.no_new_privileges)?;
+    // To load a filter takes CAP_SYS_ADMIN, or no_new_privs; what is kept for that ends with execve.
+    let loads_filter = execution.filter.is_some() && !spec.no_new_privileges;
+    let until_exec = if loads_filter { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() };
+    user::assume(&credentials, &spec.capabilities, until_exec, spec.no_new_privileges)?;
     match entered {
         // A directory of a network filesystem may be open to the user, and not to root.
         Err(err) if err.code() == Code::PermissionDenied => {

@@ -25,6 +25,7 @@ mod program;
 mod rlimits;
 mod rootfs;
 mod scheduling;
+mod seccomp;
 pub mod spec;
 mod sysctls;
 mod terminal;
@@ -46,6 +47,12 @@ pub use id::{ContainerId, ExecId};
 pub use mounts::{Bind, MountOptions, plan as plan_mounts, propagation_named};
 pub use process::Process;
 pub use rlimits::from_name as rlimit_named;
+#[cfg(test)]
+pub use seccomp::tests::answer as seccomp_answer;
+pub use seccomp::{
+    Action, Comparison, Condition, Filter as SeccompFilter, FilterFlags, Rule, Seccomp,
+    syscall_named,
+};
 pub use sysctls::check as check_sysctl;
 pub use user::capability_named;
 

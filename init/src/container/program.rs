@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::errno::Errno;
 use nix::unistd::execve;
 
+use super::seccomp::Filter;
 use crate::error::{Code, Context, Error, Result};
 
 /// What is executed, all of it prepared: after the limits are set there may be no memory to do so.
@@ -41,14 +42,17 @@ impl Program {
     }
 
     /// Executes the first candidate that there is, as execvp(3) does. PID 1's own program is never one: through a link
-    /// to /proc/self/exe a container would get hold of it (CVE-2019-5736).
-    pub fn run(self, ourselves: &(u64, u64)) -> Result<Infallible> {
-        let mut failure = Errno::ENOENT;
+    /// to /proc/self/exe a container would get hold of it (CVE-2019-5736). The filter comes last: of all that is done
+    /// here it need permit execve(2) alone.
+    pub fn run(mut self, ourselves: &(u64, u64), filter: Option<&Filter>) -> Result<Infallible> {
+        let listed = self.candidates.len();
+        self.candidates.retain(|candidate| !is_file(candidate, ourselves));
+        let mut failure =
+            if self.candidates.len() < listed { Errno::EACCES } else { Errno::ENOENT };
+        if let Some(filter) = filter {
+            filter.load()?;
+        }
         for candidate in &self.candidates {
-            if is_file(candidate, ourselves) {
-                failure = Errno::EACCES;
-                continue;
-            }
             match execve(candidate, &self.args, &self.env) {
                 Ok(never) => match never {},
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}

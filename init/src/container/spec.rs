@@ -4,12 +4,14 @@
 //! them out. All of it is plain data: a child process gets it as it is.
 
 use std::ffi::CString;
+use std::rc::Rc;
 
 pub use rustix::mount::MountPropagationFlags;
 pub use rustix::process::Resource;
 pub use rustix::thread::CapabilitySet;
 
 use super::mounts::MountOptions;
+use super::seccomp::Filter;
 
 /// OCI runtime-spec `config.json`, without what is the host's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +38,12 @@ pub struct ContainerSpec {
     pub execution: Execution,
 }
 
-/// How every process of a container is executed (OCI `linux.personality`, `linux.memoryPolicy`).
+/// How every process of a container is executed (OCI `linux.personality`, `linux.memoryPolicy`, `linux.seccomp`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Execution {
     pub personality: Option<Personality>,
     pub memory_policy: Option<MemoryPolicy>,
+    pub filter: Option<Rc<Filter>>,
 }
 
 /// personality(2)

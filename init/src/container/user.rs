@@ -176,10 +176,12 @@ fn parse_id(text: &str) -> Option<u32> {
 }
 
 /// Takes on the identity, for good. Each of the five sets is then exactly as the spec has it; what execve(2) makes of
-/// them is capabilities(7)'s to say.
+/// them is capabilities(7)'s to say. The permitted and the effective one have `until_exec` besides: execve(2) makes both
+/// anew, of the other three and of the file.
 pub fn assume(
     credentials: &Credentials,
     capabilities: &Capabilities,
+    until_exec: CapabilitySet,
     no_new_privileges: bool,
 ) -> Result<()> {
     // The bounding set first: dropping from it takes CAP_SETPCAP.
@@ -194,6 +196,7 @@ pub fn assume(
     set_keep_capabilities(false).context(|| "keep capabilities".to_owned())?;
     let Capabilities { effective, permitted, inheritable, ambient, .. } = *capabilities;
     clear_ambient_capability_set().context(|| "ambient capabilities".to_owned())?;
+    let (effective, permitted) = (effective | until_exec, permitted | until_exec);
     set_capabilities(None, CapabilitySets { effective, permitted, inheritable })
         .context(|| "set capabilities".to_owned())?;
     for capability in each(ambient) {

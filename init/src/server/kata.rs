@@ -121,7 +121,7 @@ async fn guest_details(
     details.init_daemon = true;
     details.storage_handlers = storage::DRIVERS.iter().map(|&driver| driver.to_owned()).collect();
     details.device_handlers = vec![GUEST_NODE.to_owned()];
-    details.supports_seccomp = false;
+    details.supports_seccomp = true;
     let mut answer = GuestDetailsResponse::new();
     answer.agent_details = Some(details).into();
     if request.mem_block_size {

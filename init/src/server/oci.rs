@@ -10,6 +10,9 @@ mod mounts;
 mod process;
 mod resources;
 mod scheduling;
+mod seccomp;
+
+use std::rc::Rc;
 
 use hyperstart_protocol::oci;
 
@@ -73,6 +76,7 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
     let execution = Execution {
         personality: linux.Personality.take().map(scheduling::personality).transpose()?,
         memory_policy: linux.MemoryPolicy.take().map(scheduling::memory_policy).transpose()?,
+        filter: linux.Seccomp.take().map(seccomp::filter).transpose()?.map(Rc::new),
     };
     Ok(ContainerSpec {
         process: process_spec(process)?,
@@ -106,7 +110,6 @@ fn refuse_linux(linux: &oci::Linux) -> Result<()> {
     refuse_if(!linux.GIDMappings.is_empty(), "linux.gidMappings")?;
     refuse_if(!linux.TimeOffsets.is_empty(), "linux.timeOffsets")?;
     refuse_if(!linux.NetDevices.is_empty(), "linux.netDevices")?;
-    refuse_if(linux.Seccomp.is_some(), "linux.seccomp")?;
     refuse_if(!linux.MountLabel.is_empty(), "linux.mountLabel")?;
     refuse_if(linux.IntelRdt.is_some(), "linux.intelRdt")
 }

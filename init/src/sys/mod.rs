@@ -14,6 +14,7 @@ pub mod event;
 pub mod mount;
 pub mod process;
 pub mod scheduling;
+pub mod seccomp;
 
 use std::io;
 

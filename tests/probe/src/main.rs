@@ -8,6 +8,7 @@
 //! A wrong use of it is status 99 and a line on stderr, so that no test takes it for an answer.
 
 mod act;
+mod calls;
 mod scheduling;
 mod view;
 
@@ -55,6 +56,9 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("make-node", [path]) => act::make_node(path),
         ("resize", [columns, rows]) => act::await_size(parse(columns)?, parse(rows)?),
         ("vsock", [port]) => act::reach_vsock(parse(port)?),
+        ("calls", calls) => calls::make(calls),
+        ("call-in-thread", [call]) => calls::make_in_a_thread(call),
+        ("call-trapped", [call]) => calls::make_trapped(call),
         ("namespaces-of", [pid]) => view::print_namespaces(pid),
         ("scheduling", []) => scheduling::print(),
         ("view", []) => view::print(),

@@ -28,6 +28,7 @@ const STATUS: &[&str] = &[
     "CapAmb",
     "NoNewPrivs",
     "Seccomp",
+    "Seccomp_filters",
     "SigIgn",
     "SigBlk",
 ];

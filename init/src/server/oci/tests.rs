@@ -56,12 +56,6 @@ fn what_is_not_honoured_is_refused_by_its_name() {
     let hook = || vec![oci::Hook::new()];
     let refusals = [
         (
-            refusal(|s| {
-                s.Linux.mut_or_insert_default().Seccomp = Some(oci::LinuxSeccomp::new()).into()
-            }),
-            "linux.seccomp",
-        ),
-        (
             refusal(|s| s.Linux.mut_or_insert_default().MountLabel = "x".to_owned()),
             "linux.mountLabel",
         ),
