@@ -75,20 +75,21 @@ fn become_first(
     namespaces::configure(spec.network, &spec.hostname, &spec.domainname)?;
     sysctls::apply(&spec.sysctls)?; // before /proc/sys can become read-only
     let ourselves = Program::ourselves()?;
-    let mut rootfs = Rootfs::attach(&spec.root)?;
-    for mount in &mounts::plan(&spec.mounts)? {
-        rootfs.mount(mount)?;
-    }
+    let plan = mounts::plan(&spec.mounts)?;
+    let mut rootfs = Rootfs::attach(&spec.root, &plan)?;
+    rootfs.mount_all(&plan)?;
     if mounts::makes_devices(&spec.mounts) {
         devices::populate(rootfs.tree(), &spec.devices)?; // umask is 0
+    } else {
+        devices::find_or_make(rootfs.tree(), &spec.devices)?;
     }
     let terminal = open_terminal(rootfs.tree(), &spec.process)?;
     if let Some(terminal) = &terminal {
         terminal.bind_console(rootfs.tree())?;
     }
     make_working_directory(rootfs.tree(), &spec.process.cwd)?;
-    hidden::make_read_only(rootfs.tree(), &spec.readonly_paths)?;
-    hidden::mask(rootfs.tree(), &spec.masked_paths)?;
+    hidden::make_read_only(&rootfs, &spec.readonly_paths)?;
+    hidden::mask(&rootfs, &spec.masked_paths)?;
     rootfs.seal(&spec.root)?; // after all that writes
     let tree = rootfs.pivot(spec.root.propagation)?; // the guest's paths are gone
     let program = become_process(&tree, spec.process, &spec.execution, terminal.as_ref())?;

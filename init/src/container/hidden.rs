@@ -8,15 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 use rustix::io::Errno;
 
-use super::rootfs::{attach_mount, clone_tree, empty_read_only_directory, make_tree_read_only};
-use super::tree::{Tree, is_directory};
+use super::detached::{attach_mount, clone_tree, empty_read_only_directory, make_tree_read_only};
+use super::rootfs::Rootfs;
+use super::tree::is_directory;
 use crate::error::{Code, Context, Error, Result};
 
 /// Covers each path, so that nothing can be read from it or written to it. A path that does not exist needs no cover.
-pub fn mask(tree: &Tree, paths: &[String]) -> Result<()> {
+pub fn mask(rootfs: &Rootfs, paths: &[String]) -> Result<()> {
     let mut masks = Masks::default();
     for path in paths {
-        if let Some(place) = locate(tree, path)? {
+        if let Some(place) = locate(rootfs, path)? {
             masks.cover(place.as_fd()).context(|| format!("mask {path:?}"))?;
         }
     }
@@ -24,17 +25,17 @@ pub fn mask(tree: &Tree, paths: &[String]) -> Result<()> {
 }
 
 /// Makes each path read-only with all below it.
-pub fn make_read_only(tree: &Tree, paths: &[String]) -> Result<()> {
+pub fn make_read_only(rootfs: &Rootfs, paths: &[String]) -> Result<()> {
     for path in paths {
-        if let Some(place) = locate(tree, path)? {
+        if let Some(place) = locate(rootfs, path)? {
             make_place_read_only(place.as_fd()).context(|| format!("make {path:?} read-only"))?;
         }
     }
     Ok(())
 }
 
-fn locate(tree: &Tree, path: &str) -> Result<Option<OwnedFd>> {
-    match tree.locate(path) {
+fn locate(rootfs: &Rootfs, path: &str) -> Result<Option<OwnedFd>> {
+    match rootfs.locate(path) {
         Ok(place) => Ok(Some(place)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno).context(|| format!("hide {path:?}")),

@@ -13,11 +13,15 @@
 
 mod cgroup;
 mod child;
+mod copy_up;
+mod detached;
 mod device_rules;
 mod devices;
+mod fs_context;
 mod guest_devices;
 mod hidden;
 mod id;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod process;
@@ -44,7 +48,8 @@ use tokio::time::timeout;
 
 pub use cgroup::{Cgroup, normalised as normalised_cgroup_path};
 pub use id::{ContainerId, ExecId};
-pub use mounts::{Bind, MountOptions, plan as plan_mounts, propagation_named};
+pub use mount_options::{Extent, MountOptions, propagation_named};
+pub use mounts::plan as plan_mounts;
 pub use process::Process;
 pub use rlimits::from_name as rlimit_named;
 #[cfg(test)]

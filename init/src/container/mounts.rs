@@ -1,133 +1,10 @@
-//! Which mounts a container gets, with which options, in which order: the plan, all of it pure.
-//!
-//! Options are those of the OCI runtime-spec ("Linux mount options"). What belongs to the mount becomes attributes of
-//! mount_setattr(2); what the table does not know belongs to the filesystem and is its own parser's to refuse.
+//! Which mounts a container gets and in which order: the plan, all of it pure.
 
-use rustix::mount::{MountAttrFlags as Attr, MountPropagationFlags as Propagation};
+use rustix::mount::MountPropagationFlags as Propagation;
 
+use super::mount_options::MountOptions;
 use super::spec::{FsType, Mount, MountSource};
 use crate::error::{Code, Error, Result};
-use crate::sys::mount::MountAttr;
-
-/// What the options of one mount come to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MountOptions {
-    /// For the mount alone.
-    pub attributes: MountAttr,
-    /// For the mount and all below it (`rro`, …).
-    pub recursive_attributes: MountAttr,
-    pub propagation: Option<Propagation>,
-    /// `key` or `key=value`, for the filesystem.
-    pub data: Vec<String>,
-    pub bind: Option<Bind>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bind {
-    Single,
-    Recursive,
-}
-
-/// An option that sets or clears an attribute; with an `r` before it, on the whole tree.
-struct Attribute {
-    name: &'static str,
-    set: Attr,
-    clear: Attr,
-}
-
-const NOTHING: Attr = Attr::empty();
-const ATIME: Attr = Attr::MOUNT_ATTR__ATIME;
-
-/// An access-time mode replaces the one before, so setting one clears them all first (mount_setattr(2)).
-const ATTRIBUTES: &[Attribute] = &[
-    Attribute { name: "ro", set: Attr::MOUNT_ATTR_RDONLY, clear: NOTHING },
-    Attribute { name: "rw", set: NOTHING, clear: Attr::MOUNT_ATTR_RDONLY },
-    Attribute { name: "nosuid", set: Attr::MOUNT_ATTR_NOSUID, clear: NOTHING },
-    Attribute { name: "suid", set: NOTHING, clear: Attr::MOUNT_ATTR_NOSUID },
-    Attribute { name: "nodev", set: Attr::MOUNT_ATTR_NODEV, clear: NOTHING },
-    Attribute { name: "dev", set: NOTHING, clear: Attr::MOUNT_ATTR_NODEV },
-    Attribute { name: "noexec", set: Attr::MOUNT_ATTR_NOEXEC, clear: NOTHING },
-    Attribute { name: "exec", set: NOTHING, clear: Attr::MOUNT_ATTR_NOEXEC },
-    Attribute { name: "nosymfollow", set: Attr::MOUNT_ATTR_NOSYMFOLLOW, clear: NOTHING },
-    Attribute { name: "symfollow", set: NOTHING, clear: Attr::MOUNT_ATTR_NOSYMFOLLOW },
-    Attribute { name: "nodiratime", set: Attr::MOUNT_ATTR_NODIRATIME, clear: NOTHING },
-    Attribute { name: "diratime", set: NOTHING, clear: Attr::MOUNT_ATTR_NODIRATIME },
-    Attribute { name: "relatime", set: Attr::MOUNT_ATTR_RELATIME, clear: ATIME },
-    Attribute { name: "norelatime", set: Attr::MOUNT_ATTR_STRICTATIME, clear: ATIME },
-    Attribute { name: "noatime", set: Attr::MOUNT_ATTR_NOATIME, clear: ATIME },
-    Attribute { name: "atime", set: Attr::MOUNT_ATTR_RELATIME, clear: ATIME },
-    Attribute { name: "strictatime", set: Attr::MOUNT_ATTR_STRICTATIME, clear: ATIME },
-    Attribute { name: "nostrictatime", set: Attr::MOUNT_ATTR_RELATIME, clear: ATIME },
-];
-
-/// Said for other systems or for mount(8), and true here anyway.
-const WITHOUT_EFFECT: &[&str] =
-    &["defaults", "async", "nomand", "noiversion", "nolazytime", "loud", "silent"];
-
-/// Of the OCI spec, and not honoured by this guest.
-const REFUSED: &[&str] =
-    &["tmpcopyup", "idmap", "ridmap", "remount", "mand", "iversion", "copy-symlink"];
-
-impl MountOptions {
-    /// Understands the options of a mount. The later of two that disagree wins, as in mount(8).
-    pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        let mut parsed = Self::default();
-        for option in options {
-            parsed.add(option)?;
-        }
-        Ok(parsed)
-    }
-
-    fn add(&mut self, option: &str) -> Result<()> {
-        if let Some(attribute) = attribute_named(option) {
-            change(&mut self.attributes, attribute);
-        } else if let Some(attribute) = option.strip_prefix('r').and_then(attribute_named) {
-            change(&mut self.recursive_attributes, attribute);
-        } else if let Some(propagation) = propagation_named(option) {
-            self.propagation = Some(propagation);
-        } else if REFUSED.contains(&option) {
-            return Err(Error::new(
-                Code::Unimplemented,
-                format!("{option}: not supported by this guest"),
-            ));
-        } else {
-            match option {
-                "bind" => self.bind = self.bind.or(Some(Bind::Single)),
-                "rbind" => self.bind = Some(Bind::Recursive),
-                _ if WITHOUT_EFFECT.contains(&option) => {}
-                _ => self.data.push(option.to_owned()),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn attribute_named(name: &str) -> Option<&'static Attribute> {
-    ATTRIBUTES.iter().find(|attribute| attribute.name == name)
-}
-
-fn change(attr: &mut MountAttr, Attribute { set, clear, .. }: &Attribute) {
-    let (set, clear) = (u64::from(set.bits()), u64::from(clear.bits()));
-    attr.set = attr.set & !clear | set;
-    let atime = u64::from(ATIME.bits());
-    // Setting a plain attribute takes back an earlier clearing of it; the access-time mode keeps its mask.
-    attr.clear = attr.clear & !(set & !atime) | clear;
-}
-
-/// The values of OCI `linux.rootfsPropagation`, which are mount options too.
-pub fn propagation_named(name: &str) -> Option<Propagation> {
-    Some(match name {
-        "private" => Propagation::PRIVATE,
-        "rprivate" => Propagation::PRIVATE.union(Propagation::REC),
-        "slave" => Propagation::DOWNSTREAM,
-        "rslave" => Propagation::DOWNSTREAM.union(Propagation::REC),
-        "shared" => Propagation::SHARED,
-        "rshared" => Propagation::SHARED.union(Propagation::REC),
-        "unbindable" => Propagation::UNBINDABLE,
-        "runbindable" => Propagation::UNBINDABLE.union(Propagation::REC),
-        _ => return None,
-    })
-}
 
 /// Without a leading, trailing or double slash, and without `.`; `..` stays, as links make it mean what only the
 /// kernel knows.
@@ -187,6 +64,7 @@ const DEFAULTS: &[DefaultMount] = &[
 /// it does not list before them, each right behind its parent so that the parent does not cover it.
 pub fn plan(listed: &[Mount]) -> Result<Vec<Mount>> {
     listed.iter().try_for_each(refuse_over_proc)?;
+    refuse_below_shared(listed)?;
     let lists =
         |destination: &str| listed.iter().any(|mount| clean(&mount.destination) == destination);
     let has_own_dev = lists("/dev");
@@ -201,7 +79,9 @@ pub fn plan(listed: &[Mount]) -> Result<Vec<Mount>> {
         steps.push(mount.clone());
         let is_dev = clean(&mount.destination) == "/dev";
         // A bound /dev comes with what is in it.
-        if is_dev && matches!(mount.source, MountSource::Filesystem { .. }) {
+        if is_dev
+            && matches!(mount.source, MountSource::Filesystem { .. } | MountSource::Overlay { .. })
+        {
             steps.append(&mut below_dev);
         }
     }
@@ -223,6 +103,7 @@ fn default_mount(default: &DefaultMount) -> Result<Mount> {
             source: default.source.to_owned(),
         },
         options: MountOptions::parse(default.options.iter().copied())?,
+        id_map: None,
     })
 }
 
@@ -259,6 +140,26 @@ fn refuse_over_proc(mount: &Mount) -> Result<()> {
         Code::InvalidArgument,
         format!("mount on {destination:?}: nothing but proc may cover /proc"),
     ))
+}
+
+/// What is mounted on a mount that the guest shares shows there too, and would stay when the container is gone.
+fn refuse_below_shared(listed: &[Mount]) -> Result<()> {
+    for (at, upper) in listed.iter().enumerate() {
+        let is_shared = matches!(upper.source, MountSource::Bind { .. })
+            && upper.options.propagation.iter().any(|kind| kind.contains(Propagation::SHARED));
+        let top = clean(&upper.destination);
+        let below = listed
+            .iter()
+            .skip(at + 1)
+            .map(|mount| clean(&mount.destination))
+            .find(|path| path.strip_prefix(&top).is_some_and(|rest| rest.starts_with('/')));
+        if let Some(below) = below.filter(|_| is_shared) {
+            let message =
+                format!("mount on {below:?}: {top:?} is shared with the guest, and so would it be");
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

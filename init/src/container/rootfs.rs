@@ -1,101 +1,213 @@
 //! A container's root: assembled from its plan in the child's own mount namespace, then pivoted to.
 //!
-//! Every mount is made detached, gets its attributes, and only then is moved onto the descriptor of its destination,
-//! which the kernel has resolved inside the new root (`Tree`). A name that changes in between changes nothing
-//! (CVE-2021-30465, CVE-2024-45310). After `pivot` the guest's tree is gone from the namespace.
+//! All mounts are made detached and get their attributes, from sources as the guest sees them; only then is each moved
+//! onto the descriptor of its destination, which the kernel has resolved inside the new root (`Tree`). A name that
+//! changes in between changes nothing (CVE-2021-30465, CVE-2024-45310), and no mount of the container's is the source of
+//! another. After `pivot` the guest's tree is gone from the namespace.
+//!
+//! The guest's mounts are shared, and the child's copies of them private: what is mounted here does not show there.
+//! Only a root that is a slave, and binds that are shared or slaves, stay tied to the guest's mounts.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen, mount_change, move_mount, open_tree, unmount,
-};
+use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxAttributes, StatxFlags, fstat, statx};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
-use super::mounts::{MountOptions, may_cover_in_proc};
+use super::copy_up::{Budget, Said, copy_up};
+use super::detached::{
+    READ_ONLY, attach_mount, clone_tree, copy, is_peer_of_guest, map_ids, new_filesystem,
+    new_overlay, open_source, set_attributes, set_propagation,
+};
+use super::fs_context::FsContext;
+use super::mount_options::MountOptions;
+use super::mounts::{clean, may_cover_in_proc};
 use super::spec::{FsType, Mount, MountSource, Root};
 use super::tree::{Leaf, Links, Tree, is_directory, is_on_proc};
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
-const READ_ONLY: MountAttr = MountAttr::new(MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64, 0);
-
 /// A root that is being put together.
 pub struct Rootfs {
     tree: Tree,
-    /// Filesystems that shall be read-only, once mount points and devices have been made in them.
+    /// What the plan mounts, in its order; none: a remount.
+    detached: Vec<Option<OwnedFd>>,
+    /// What shall be read-only, once mount points and devices have been made in it.
     late_read_only: Vec<OwnedFd>,
+    /// Device numbers of the filesystems that were made for this container and nobody else.
+    own: Vec<(u32, u32)>,
+    /// Where proc and sysfs were mounted, and their mounts.
+    anchors: Vec<(String, Tree)>,
 }
 
 impl Rootfs {
     /// Takes the directory of the guest that is to be the root, with all that is mounted in it, as a mount of its own.
-    /// Nothing that is mounted from here on shows in the guest.
-    pub fn attach(root: &Root) -> Result<Self> {
+    /// Nothing that is mounted from here on shows in the guest, but below the binds of `plan` that shall be shared.
+    pub fn attach(root: &Root, plan: &[Mount]) -> Result<Self> {
+        let place = open_source(&root.path).context(|| "root".to_owned())?;
+        let place = place.as_fd();
+        refuse_guest_root(place).context(|| format!("root {:?}", root.path))?;
+        let slave = root.propagation == Some(MountPropagationFlags::DOWNSTREAM);
+        let early = slave.then(|| slave_of(place)).transpose().context(|| "root".to_owned())?;
+        let mut detached =
+            plan.iter().map(copy_of_peer).collect::<Result<Vec<Option<OwnedFd>>>>()?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .context(|| "make mounts private".to_owned())?;
+        for (slot, mount) in detached.iter_mut().zip(plan) {
+            *slot = prepare(slot.take(), mount).context(|| describe(mount))?;
+        }
         let attach = || -> rustix::io::Result<OwnedFd> {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let place = openat(CWD, root.path.as_str(), flags, Mode::empty())?;
-            let tree = clone_tree(place.as_fd(), true)?;
-            attach_mount(tree.as_fd(), place.as_fd())?;
+            let tree = early.map_or_else(|| clone_tree(place, true), Ok)?;
+            attach_mount(tree.as_fd(), place)?;
             Ok(tree)
         };
         let tree = attach().context(|| format!("root {:?}", root.path))?;
-        Ok(Self { tree: Tree::new(tree), late_read_only: Vec::new() })
+        Ok(Self {
+            tree: Tree::new(tree),
+            detached,
+            late_read_only: Vec::new(),
+            own: Vec::new(),
+            anchors: Vec::new(),
+        })
     }
 
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Makes one mount of the plan.
-    pub fn mount(&mut self, mount: &Mount) -> Result<()> {
-        self.try_mount(mount).context(|| match &mount.source {
-            MountSource::Filesystem { fstype, .. } => {
-                format!("mount {} on {:?}", fstype.name(), mount.destination)
-            }
-            MountSource::Bind { path, .. } => format!("bind {path:?} on {:?}", mount.destination),
-        })
+    /// The place that `path` names. Below /proc and /sys it is one of the filesystem that was mounted there, even if
+    /// somebody who shares the root's files has since put a directory of his in the way (CVE-2019-19921).
+    pub fn locate(&self, path: &str) -> rustix::io::Result<OwnedFd> {
+        let cleaned = clean(path);
+        let below = |(top, tree)| {
+            let rest = cleaned.strip_prefix(top)?.strip_prefix('/')?;
+            (!rest.split('/').any(|part| part == "..")).then_some((tree, rest))
+        };
+        let anchored =
+            self.anchors.iter().rev().find_map(|(top, tree)| below((top.as_str(), tree)));
+        match anchored {
+            Some((tree, rest)) => tree.locate(rest),
+            None => self.tree.locate(path),
+        }
     }
 
-    fn try_mount(&mut self, Mount { destination, source, options }: &Mount) -> Result<()> {
-        let mount = match source {
-            MountSource::Filesystem { fstype, source } => new_filesystem(*fstype, source, options)?,
-            MountSource::Bind { path, recursive } => bind(path, *recursive, options)?,
-        };
+    /// Attaches what the plan, the same as before, mounts.
+    pub fn mount_all(&mut self, plan: &[Mount]) -> Result<()> {
+        for (detached, mount) in std::mem::take(&mut self.detached).into_iter().zip(plan) {
+            match detached {
+                Some(detached) => self.mount(detached, mount),
+                None => self.remount(&mount.destination, &mount.options),
+            }
+            .context(|| describe(mount))?;
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, mount: OwnedFd, planned: &Mount) -> Result<()> {
+        let Mount { destination, source, options, .. } = planned;
         let is_dir = is_directory(mount.as_fd())?;
         let leaf = if is_dir { Leaf::Directory } else { Leaf::File };
         let place = self.tree.create(destination, leaf)?;
         let place = self.trusted_place(place, destination, source)?;
-        if is_directory(place.as_fd())? != is_dir {
-            let what = if is_dir { "no directory" } else { "a directory" };
-            return Err(Error::new(Code::InvalidArgument, format!("destination is {what}")));
+        check_type(place.as_fd(), is_dir)?;
+        if options.copy_up {
+            copy_up(place.as_fd(), mount.as_fd(), &Said::by(options), &mut Budget::default())?;
         }
         attach_mount(mount.as_fd(), place.as_fd())?;
-        if let Some(propagation) = options.propagation {
-            set_propagation(mount.as_fd(), propagation)?;
+        for propagation in &options.propagation {
+            set_propagation(mount.as_fd(), *propagation)?;
         }
-        if is_read_only_later(source) && options.attributes.set & READ_ONLY.set != 0 {
+        self.remember(mount, destination, source, options)
+    }
+
+    /// Keeps what later steps need of a mount that was made.
+    fn remember(
+        &mut self,
+        mount: OwnedFd,
+        destination: &str,
+        source: &MountSource,
+        options: &MountOptions,
+    ) -> Result<()> {
+        let fstype = match source {
+            MountSource::Filesystem { fstype, .. } => *fstype,
+            MountSource::Overlay { .. } => FsType::Overlay,
+            MountSource::Bind { .. } | MountSource::Remount => return Ok(()),
+        };
+        if fstype.has_own_superblock() {
+            self.own.push(device(&identity(mount.as_fd())?));
+        }
+        if matches!(fstype, FsType::Proc | FsType::Sysfs) {
+            self.anchors.push((clean(destination), Tree::new(mount)));
+        } else if fstype.is_read_only_late() && is_read_only(&options.attributes) {
             self.late_read_only.push(mount);
         }
         Ok(())
     }
 
+    /// Changes what is mounted at the destination: what the options do not name stays as it is.
+    fn remount(&mut self, destination: &str, options: &MountOptions) -> Result<()> {
+        let place = self.tree.locate(destination)?;
+        let stat = identity(place.as_fd())?;
+        if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Err(Error::new(Code::InvalidArgument, "nothing is mounted there"));
+        }
+        if !options.superblock.is_empty() || !options.data.is_empty() {
+            if !self.own.contains(&device(&stat)) {
+                let why = "the filesystem there is not the container's own";
+                return Err(Error::new(Code::FailedPrecondition, why));
+            }
+            let context = FsContext::pick(place.as_fd())?;
+            context.configure(options)?;
+            context.reconfigure()?;
+        }
+        let MountAttr { set, clear, .. } = options.attributes;
+        if clear & READ_ONLY.set != 0 {
+            self.stay_writable(&stat)?;
+        }
+        set_attributes(place.as_fd(), false, &MountAttr::new(set & !READ_ONLY.set, clear))?;
+        set_attributes(place.as_fd(), true, &options.recursive_attributes)?;
+        for propagation in &options.propagation {
+            set_propagation(place.as_fd(), *propagation)?;
+        }
+        if is_read_only(&options.attributes) {
+            self.late_read_only.push(place);
+        }
+        Ok(())
+    }
+
+    /// Takes back that a mount shall become read-only.
+    fn stay_writable(&mut self, mount: &Statx) -> Result<()> {
+        for late in std::mem::take(&mut self.late_read_only) {
+            if identity(late.as_fd())?.stx_mnt_id != mount.stx_mnt_id {
+                self.late_read_only.push(late);
+            }
+        }
+        Ok(())
+    }
+
     /// /proc and /sys must be what they are called (CVE-2023-27561, CVE-2025-54867), and nothing but a harmless file
-    /// of /proc may be covered, by whatever name it was reached.
+    /// of /proc may be covered, by whatever name it was reached. Nor may the root.
     fn trusted_place(
         &self,
         place: OwnedFd,
         destination: &str,
         source: &MountSource,
     ) -> Result<OwnedFd> {
-        if let MountSource::Filesystem { fstype: FsType::Proc | FsType::Sysfs, .. } = source {
-            return self
-                .tree
+        let is_system =
+            matches!(source, MountSource::Filesystem { fstype: FsType::Proc | FsType::Sysfs, .. });
+        let place = if is_system {
+            self.tree
                 .open(destination, OFlags::PATH | OFlags::DIRECTORY, Links::Refuse)
-                .context(|| "destination is or goes through a symbolic link".to_owned());
+                .context(|| "destination is or goes through a symbolic link".to_owned())?
+        } else {
+            place
+        };
+        let (there, root) = (identity(place.as_fd())?, identity(self.tree.as_fd())?);
+        if (there.stx_mnt_id, there.stx_ino) == (root.stx_mnt_id, root.stx_ino) {
+            return Err(Error::new(Code::InvalidArgument, "the root is root.path's to say"));
+        }
+        if is_system {
+            return Ok(place);
         }
         if !is_on_proc(place.as_fd())? {
             return Ok(place);
@@ -110,7 +222,7 @@ impl Rootfs {
     pub fn seal(&self, root: &Root) -> Result<()> {
         for mount in &self.late_read_only {
             mount_setattr(mount.as_fd(), false, &READ_ONLY)
-                .context(|| "make a tmpfs read-only".to_owned())?;
+                .context(|| "make a mount read-only".to_owned())?;
         }
         if root.readonly {
             mount_setattr(self.tree.as_fd(), false, &READ_ONLY)
@@ -136,101 +248,86 @@ impl Rootfs {
     }
 }
 
-/// Mount points may have to be made in a tmpfs of the spec, so it stays writable until the end.
-fn is_read_only_later(source: &MountSource) -> bool {
-    matches!(source, MountSource::Filesystem { fstype: FsType::Tmpfs, .. })
+fn describe(Mount { destination, source, .. }: &Mount) -> String {
+    match source {
+        MountSource::Filesystem { fstype, .. } => {
+            format!("mount {} on {destination:?}", fstype.name())
+        }
+        MountSource::Overlay { .. } => format!("mount overlay on {destination:?}"),
+        MountSource::Bind { path, .. } => format!("bind {path:?} on {destination:?}"),
+        MountSource::Remount => format!("remount {destination:?}"),
+    }
 }
 
-fn new_filesystem(fstype: FsType, source: &str, options: &MountOptions) -> Result<OwnedFd> {
-    let context = fsopen(fstype.name(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let explained = |result: rustix::io::Result<()>| {
-        result.map_err(|errno| match kernel_message(context.as_fd()) {
-            Some(message) => Error::new(Error::from(errno).code(), message),
-            None => errno.into(),
-        })
+/// By whatever path it was reached.
+fn refuse_guest_root(place: BorrowedFd<'_>) -> Result<()> {
+    let (there, root) = (identity(place)?, identity(Tree::of_root()?.as_fd())?);
+    if (there.stx_mnt_id, there.stx_ino) == (root.stx_mnt_id, root.stx_ino) {
+        return Err(Error::new(Code::InvalidArgument, "the guest's own root"));
+    }
+    Ok(())
+}
+
+/// A copy that gets what is mounted in the original, and gives nothing back.
+fn slave_of(place: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let copy = clone_tree(place, true)?;
+    set_propagation(copy.as_fd(), MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    Ok(copy)
+}
+
+fn copy_of_peer(mount: &Mount) -> Result<Option<OwnedFd>> {
+    match &mount.source {
+        MountSource::Bind { path, extent } if is_peer_of_guest(&mount.options) => {
+            copy(path, *extent).map(Some).context(|| describe(mount))
+        }
+        MountSource::Bind { .. }
+        | MountSource::Filesystem { .. }
+        | MountSource::Overlay { .. }
+        | MountSource::Remount => Ok(None),
+    }
+}
+
+/// A detached mount as it shall be; `peer` is the copy, where it had to be made before.
+fn prepare(peer: Option<OwnedFd>, planned: &Mount) -> Result<Option<OwnedFd>> {
+    let Mount { source, options, id_map, .. } = planned;
+    let mount = match source {
+        MountSource::Filesystem { fstype, source } => new_filesystem(*fstype, source, options)?,
+        MountSource::Overlay { layers, source } => new_overlay(layers, source, options)?,
+        MountSource::Bind { path, extent } => {
+            let mount = peer.map_or_else(|| copy(path, *extent), Ok)?;
+            set_attributes(mount.as_fd(), false, &options.attributes)?;
+            set_attributes(mount.as_fd(), true, &options.recursive_attributes)?;
+            mount
+        }
+        MountSource::Remount => return Ok(None),
     };
-    explained(fsconfig_set_string(&context, "source", source))?;
-    for option in &options.data {
-        let set = match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value),
-            None => fsconfig_set_flag(&context, option.as_str()),
-        };
-        explained(set).context(|| format!("option {option:?}"))?;
+    if let Some((extent, maps)) = id_map {
+        map_ids(mount.as_fd(), *extent, maps)?;
     }
-    explained(fsconfig_create(&context))?;
-    let mut attributes = options.attributes.set;
-    if fstype == FsType::Tmpfs {
-        attributes &= !READ_ONLY.set;
-    }
-    let attributes =
-        MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or_default());
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    set_attributes(mount.as_fd(), true, &options.recursive_attributes)?;
-    Ok(mount)
+    Ok(Some(mount))
 }
 
-/// What the kernel says of the last failure of a filesystem context, if it says anything.
-fn kernel_message(context: BorrowedFd<'_>) -> Option<String> {
-    let mut buffer = [0; 256];
-    let length = rustix::io::read(context, &mut buffer).ok()?; // ENODATA: nothing said
-    let line = String::from_utf8_lossy(buffer.get(..length)?);
-    Some(line.trim_start_matches("e ").trim_end().to_owned())
-}
-
-fn bind(path: &str, recursive: bool, options: &MountOptions) -> Result<OwnedFd> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let flags = if recursive { clone | OpenTreeFlags::AT_RECURSIVE } else { clone };
-    let tree = open_tree(CWD, path, flags)?;
-    set_attributes(tree.as_fd(), false, &options.attributes)?;
-    set_attributes(tree.as_fd(), true, &options.recursive_attributes)?;
-    Ok(tree)
-}
-
-fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &MountAttr) -> Result<()> {
-    if *attributes == MountAttr::default() {
-        return Ok(());
-    }
-    mount_setattr(mount, recursive, attributes).context(|| "mount attributes".to_owned())
-}
-
-fn set_propagation(mount: BorrowedFd<'_>, propagation: MountPropagationFlags) -> Result<()> {
-    let recursive = propagation.contains(MountPropagationFlags::REC);
-    let kind = propagation.difference(MountPropagationFlags::REC);
-    let attributes = MountAttr::propagation(kind.bits().into());
-    mount_setattr(mount, recursive, &attributes).context(|| "propagation".to_owned())
-}
-
-/// A detached copy of the mount at `place`.
-pub fn clone_tree(place: BorrowedFd<'_>, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(place, "", if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags })
-}
-
-/// Moves a detached mount onto a place; both are descriptors, no name is looked up.
-pub fn attach_mount(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", place, "", flags)
-}
-
-/// An empty directory that stays empty.
-pub fn empty_read_only_directory() -> Result<OwnedFd> {
-    let options = MountOptions {
-        attributes: MountAttr::new(INERT.bits().into(), 0),
-        data: vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()],
-        ..MountOptions::default()
+/// A mount covers what is like it: a directory a directory, a file a file. A link here is one that somebody has just
+/// put in the place of what was made.
+fn check_type(place: BorrowedFd<'_>, is_dir: bool) -> Result<()> {
+    let why = match FileType::from_raw_mode(fstat(place)?.st_mode) {
+        FileType::Symlink => "destination became a symbolic link",
+        FileType::Directory if !is_dir => "destination is a directory",
+        FileType::Directory => return Ok(()),
+        _ if is_dir => "destination is no directory",
+        _ => return Ok(()),
     };
-    let mount = new_filesystem(FsType::Tmpfs, "tmpfs", &options)?;
-    set_attributes(mount.as_fd(), false, &READ_ONLY)?;
-    Ok(mount)
+    Err(Error::new(Code::InvalidArgument, why))
 }
 
-pub const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+fn is_read_only(attributes: &MountAttr) -> bool {
+    attributes.set & READ_ONLY.set != 0
+}
 
-/// Makes a detached or attached tree read-only as a whole.
-pub fn make_tree_read_only(mount: BorrowedFd<'_>) -> Result<()> {
-    set_attributes(mount, true, &READ_ONLY)
+fn identity(place: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
+    statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO)
+}
+
+fn device(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
 }

@@ -10,8 +10,9 @@ pub use rustix::mount::MountPropagationFlags;
 pub use rustix::process::Resource;
 pub use rustix::thread::CapabilitySet;
 
-use super::mounts::MountOptions;
+use super::mount_options::{Extent, MountOptions};
 use super::seccomp::Filter;
+use crate::idmap::IdMaps;
 
 /// OCI runtime-spec `config.json`, without what is the host's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,14 +174,29 @@ pub struct Mount {
     pub destination: String,
     pub source: MountSource,
     pub options: MountOptions,
+    /// How the owners of its files are shown.
+    pub id_map: Option<(Extent, IdMaps)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountSource {
     /// A new instance of a filesystem, and the source that the mount table shows.
     Filesystem { fstype: FsType, source: String },
-    /// A file or directory of the guest, with `recursive` what is mounted below it too.
-    Bind { path: String, recursive: bool },
+    /// Directories of the guest, one above the other.
+    Overlay { layers: Layers, source: String },
+    /// A file or directory of the guest, alone or with what is mounted below it.
+    Bind { path: String, extent: Extent },
+    /// What is mounted at the destination already, to be changed.
+    Remount,
+}
+
+/// Paths of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    /// The topmost first, at least one.
+    pub lower: Vec<String>,
+    /// What is written, and where it is prepared; none: nothing can be.
+    pub upper: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +207,7 @@ pub enum FsType {
     Devpts,
     Mqueue,
     Cgroup2,
+    Overlay,
 }
 
 impl FsType {
@@ -203,6 +220,7 @@ impl FsType {
             "devpts" => Self::Devpts,
             "mqueue" => Self::Mqueue,
             "cgroup" | "cgroup2" => Self::Cgroup2,
+            "overlay" => Self::Overlay,
             _ => return None,
         })
     }
@@ -215,7 +233,21 @@ impl FsType {
             Self::Devpts => "devpts",
             Self::Mqueue => "mqueue",
             Self::Cgroup2 => "cgroup2",
+            Self::Overlay => "overlay",
         }
+    }
+
+    /// Whether each mount of it is a filesystem of its own, or all of a namespace are one.
+    pub fn has_own_superblock(self) -> bool {
+        match self {
+            Self::Proc | Self::Tmpfs | Self::Devpts | Self::Overlay => true,
+            Self::Sysfs | Self::Mqueue | Self::Cgroup2 => false,
+        }
+    }
+
+    /// Mount points may have to be made in it, so a read-only one stays writable until all is mounted.
+    pub fn is_read_only_late(self) -> bool {
+        matches!(self, Self::Tmpfs | Self::Overlay)
     }
 }
 

@@ -7,13 +7,15 @@ use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::rootfs::{attach_mount, clone_tree};
+use super::detached::{attach_mount, clone_tree};
 use super::spec::ConsoleSize;
 use super::tree::{Leaf, Links, Tree, has_magic};
 use crate::error::{Code, Context, Error, Result};
 
 /// linux/magic.h
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+
+const CONSOLE: &str = "/dev/console";
 
 pub struct Terminal {
     pub master: OwnedFd,
@@ -48,10 +50,12 @@ fn try_open(tree: &Tree, size: Option<ConsoleSize>) -> Result<Terminal> {
 }
 
 impl Terminal {
-    /// OCI "Default Devices": /dev/console is the terminal, if there is one. Bound by descriptor.
+    /// OCI "Default Devices": /dev/console is the terminal, if there is one. Bound by descriptor, and on nothing that a
+    /// link leads to: a /dev that an image brings could send it into /proc (CVE-2025-52565).
     pub fn bind_console(&self, tree: &Tree) -> Result<()> {
         let bind = || -> rustix::io::Result<()> {
-            let place = tree.create("/dev/console", Leaf::File)?;
+            tree.create(CONSOLE, Leaf::File)?;
+            let place = tree.open(CONSOLE, OFlags::PATH, Links::Refuse)?;
             let mount = clone_tree(self.slave.as_fd(), false)?;
             attach_mount(mount.as_fd(), place.as_fd())
         };

@@ -8,8 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2,
-    readlinkat, statat,
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2, readlinkat,
 };
 use rustix::io::{Errno, Result};
 
@@ -157,11 +156,6 @@ pub fn is_on_proc(fd: BorrowedFd<'_>) -> Result<bool> {
 
 pub fn has_magic(fd: BorrowedFd<'_>, magic: u64) -> Result<bool> {
     Ok(u64::try_from(fstatfs(fd)?.f_type) == Ok(magic))
-}
-
-/// The type of what `name` is in `parent`, itself and not what it links to.
-pub fn stat_name(parent: BorrowedFd<'_>, name: &str) -> Result<rustix::fs::Stat> {
-    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
     }
     let mut linux = spec.Linux.into_option().unwrap_or_default();
     refuse_linux(&linux)?;
+    let id_maps = ids::id_maps(&linux.UIDMappings, &linux.GIDMappings, "linux")?;
     let network = linux::network(&linux.Namespaces)?;
     let cgroup_path = normalised_cgroup_path(&linux.CgroupsPath)?;
     let execution = Execution {
@@ -83,7 +84,7 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
         root: root_spec(root, &linux.RootfsPropagation)?,
         hostname: spec.Hostname,
         domainname: spec.Domainname,
-        mounts: mounts::mounts(spec.Mounts)?,
+        mounts: mounts::mounts(spec.Mounts, id_maps.as_ref())?,
         network,
         devices: linux::devices(linux.Devices)?,
         guest_devices: Vec::new(), // they come beside the spec

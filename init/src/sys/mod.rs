@@ -17,9 +17,15 @@ pub mod scheduling;
 pub mod seccomp;
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Where boot mounts cgroup2, and where containers' cgroups are made.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// A path to what is open, for calls that take no descriptor: proc_pid_fd(5). Good where the guest's /proc is seen.
+pub fn path_of(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
 
 /// A raw syscall's result as std has it.
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {

@@ -25,7 +25,6 @@ impl MountAttr {
     }
 
     /// Shows the owners of files as the user namespace maps them. The descriptor must stay open until the call.
-    #[allow(dead_code)] // as crate::idmap
     pub fn idmap(user_namespace: BorrowedFd<'_>) -> Self {
         let userns_fd = user_namespace.as_raw_fd().cast_unsigned().into();
         Self { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd }

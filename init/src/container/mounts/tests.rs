@@ -1,66 +1,26 @@
 use super::*;
-
-const RDONLY: u64 = Attr::MOUNT_ATTR_RDONLY.bits() as u64;
-const NOSUID: u64 = Attr::MOUNT_ATTR_NOSUID.bits() as u64;
-const NOATIME: u64 = Attr::MOUNT_ATTR_NOATIME.bits() as u64;
-const ATIME_MASK: u64 = ATIME.bits() as u64;
-
-fn parse(options: &[&str]) -> MountOptions {
-    MountOptions::parse(options.iter().copied()).unwrap()
-}
+use crate::container::mount_options::Extent;
 
 fn filesystem(destination: &str, fstype: FsType) -> Mount {
     Mount {
         destination: destination.to_owned(),
         source: MountSource::Filesystem { fstype, source: fstype.name().to_owned() },
         options: MountOptions::default(),
+        id_map: None,
     }
 }
 
 fn bind(destination: &str) -> Mount {
     Mount {
         destination: destination.to_owned(),
-        source: MountSource::Bind { path: "/run/x".to_owned(), recursive: true },
+        source: MountSource::Bind { path: "/run/x".to_owned(), extent: Extent::Recursive },
         options: MountOptions::default(),
+        id_map: None,
     }
 }
 
 fn destinations(plan: &[Mount]) -> Vec<&str> {
     plan.iter().map(|mount| mount.destination.as_str()).collect()
-}
-
-#[test]
-fn attributes_are_the_mounts_and_the_rest_is_the_filesystems() {
-    let options =
-        parse(&["nosuid", "ro", "noatime", "mode=755", "size=64k", "rprivate", "defaults"]);
-    assert_eq!(options.attributes, MountAttr::new(RDONLY | NOSUID | NOATIME, ATIME_MASK));
-    assert_eq!(options.data, ["mode=755", "size=64k"]);
-    assert_eq!(options.propagation, Some(Propagation::PRIVATE | Propagation::REC));
-    assert_eq!(options.bind, None);
-}
-
-#[test]
-fn the_later_of_two_options_wins() {
-    assert_eq!(parse(&["ro", "rw"]).attributes, MountAttr::new(0, RDONLY));
-    assert_eq!(parse(&["rw", "ro"]).attributes, MountAttr::new(RDONLY, 0));
-    assert_eq!(parse(&["noatime", "relatime"]).attributes, MountAttr::new(0, ATIME_MASK));
-    assert_eq!(parse(&["bind", "rbind"]).bind, Some(Bind::Recursive));
-    assert_eq!(parse(&["rbind", "bind"]).bind, Some(Bind::Recursive));
-}
-
-#[test]
-fn an_r_before_an_attribute_means_the_whole_tree() {
-    let options = parse(&["rro", "rnosuid", "relatime"]);
-    assert_eq!(options.recursive_attributes, MountAttr::new(RDONLY | NOSUID, 0));
-    assert_eq!(options.attributes, MountAttr::new(0, ATIME_MASK));
-    assert_eq!(parse(&["rrelatime"]).recursive_attributes, MountAttr::new(0, ATIME_MASK));
-}
-
-#[test]
-fn an_option_of_the_spec_that_is_not_honoured_is_named() {
-    let err = MountOptions::parse(["idmap"]).unwrap_err();
-    assert_eq!(err.code(), Code::Unimplemented);
-    assert!(err.message().contains("idmap"));
 }
 
 #[test]
@@ -113,4 +73,15 @@ fn a_path_is_cleaned_without_guessing_at_links() {
     assert_eq!(clean("/"), "/");
     assert_eq!(clean(""), "/");
     assert_eq!(clean("/a/../b"), "/a/../b");
+}
+
+#[test]
+fn nothing_is_mounted_below_a_mount_that_is_shared_with_the_guest() {
+    let mut shared = bind("/v");
+    shared.options.propagation = vec![Propagation::SHARED];
+    let err = plan(&[shared.clone(), filesystem("//v/./x", FsType::Tmpfs)]).unwrap_err();
+    assert!(err.message().contains("\"/v\" is shared"), "{err}");
+    assert!(plan(&[filesystem("/v/x", FsType::Tmpfs), shared.clone()]).is_ok(), "covered by it");
+    assert!(plan(&[shared, filesystem("/vx", FsType::Tmpfs)]).is_ok());
+    assert!(plan(&[bind("/v"), filesystem("/v/x", FsType::Tmpfs)]).is_ok());
 }

@@ -1,7 +1,5 @@
 //! OCI id mappings: `linux.uidMappings` and `linux.gidMappings`, and those of a mount.
 
-#![allow(dead_code)] // as idmap
-
 use hyperstart_protocol::oci::LinuxIDMapping;
 
 use crate::error::{Error, Result};

@@ -1,7 +1,8 @@
 use super::linux::device_spec;
-use super::mounts::mount_spec;
+use super::mounts::{layers, mount_spec};
 use super::process::{capability_set, environment, rlimits};
 use super::*;
+use crate::container::Extent;
 use crate::container::spec::{
     Access, CapabilitySet, DeviceKind, FsType, Identity, Limit, MountSource, Network, RuleKind,
 };
@@ -88,8 +89,8 @@ fn what_is_not_honoured_is_refused_by_its_name() {
         (refusal(|s| s.Windows = Some(oci::Windows::new()).into()), "windows"),
         (refusal(|s| s.Mounts = vec![mount("nfs", "x", &[])]), "mounts[0].type \"nfs\""),
         (
-            refusal(|s| s.Mounts = vec![mount("tmpfs", "x", &["tmpcopyup"])]),
-            "mounts[0].options: tmpcopyup",
+            refusal(|s| s.Mounts = vec![mount("tmpfs", "x", &["copy-symlink"])]),
+            "mounts[0].options: copy-symlink",
         ),
     ];
     for ((code, message), field) in refusals {
@@ -189,13 +190,57 @@ fn the_later_of_two_variables_counts() {
 
 #[test]
 fn a_bind_is_said_by_type_or_by_option() {
-    let source = |mount| mount_spec(0, mount).unwrap().source;
-    let bind = |recursive| MountSource::Bind { path: "/x".to_owned(), recursive };
-    assert_eq!(source(mount("bind", "/x", &[])), bind(false));
-    assert_eq!(source(mount("bind", "/x", &["rbind", "ro"])), bind(true));
-    assert_eq!(source(mount("none", "/x", &["bind"])), bind(false));
+    let source = |mount| mount_spec(0, mount, None).unwrap().source;
+    let bind = |extent| MountSource::Bind { path: "/x".to_owned(), extent };
+    assert_eq!(source(mount("bind", "/x", &[])), bind(Extent::Single));
+    assert_eq!(source(mount("bind", "/x", &["rbind", "ro"])), bind(Extent::Recursive));
+    assert_eq!(source(mount("none", "/x", &["bind"])), bind(Extent::Single));
     let cgroup = MountSource::Filesystem { fstype: FsType::Cgroup2, source: "cgroup".to_owned() };
     assert_eq!(source(mount("cgroup", "cgroup", &["ro"])), cgroup);
+}
+
+#[test]
+fn layers_of_an_overlay_are_paths_of_the_guest() {
+    let parse = |options: &[&str]| {
+        let mut data = options.iter().map(|&option| option.to_owned()).collect();
+        layers("mounts[0].options", &mut data).map(|layers| (layers, data))
+    };
+    let (layers, rest) =
+        parse(&["lowerdir=/a\\:b:/c", "upperdir=/u", "volatile", "workdir=/w"]).unwrap();
+    assert_eq!(layers.lower, ["/a:b", "/c"]);
+    assert_eq!(layers.upper, Some(("/u".to_owned(), "/w".to_owned())));
+    assert_eq!(rest, ["volatile"]);
+    for bad in [
+        &[][..],
+        &["lowerdir=/a::/data"],
+        &["lowerdir=relative"],
+        &["lowerdir=/a", "upperdir=/u"],
+        &["lowerdir=/a", "lowerdir+=/b"],
+        &["lowerdir=/a", "lowerdir=/b"],
+        &["lowerdir=/a", "datadir+=/b"],
+    ] {
+        let err = parse(bad).unwrap_err();
+        assert!(err.message().starts_with("mounts[0].options: "), "{bad:?}: {err}");
+    }
+}
+
+#[test]
+fn a_mount_that_cannot_have_an_option_says_so() {
+    let message = |mount| mount_spec(0, mount, None).unwrap_err().message().to_owned();
+    for (kind, options, what) in [
+        ("bind", vec!["sync"], "\"sync\" is not an option of a bind mount"),
+        ("sysfs", vec!["lazytime"], "\"lazytime\" is not an option of sysfs"),
+        ("cgroup", vec!["nsdelegate"], "\"nsdelegate\" is not an option of cgroup2"),
+        ("proc", vec!["tmpcopyup"], "\"tmpcopyup\" is not an option of proc"),
+        ("tmpfs", vec!["remount", "tmpcopyup"], "\"tmpcopyup\" is not an option of a remount"),
+        (
+            "none",
+            vec!["remount", "bind", "size=1m"],
+            "\"size=1m\" is not an option of a remount of a bind mount",
+        ),
+    ] {
+        assert_eq!(message(mount(kind, "/x", &options)), format!("mounts[0].options: {what}"));
+    }
 }
 
 #[test]
