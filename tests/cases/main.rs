@@ -3,6 +3,7 @@
 
 mod boot;
 mod concurrency;
+mod escape_mounts;
 mod exec;
 mod failure;
 #[path = "harness.rs"]
@@ -10,7 +11,10 @@ mod harness_itself;
 mod hyperctl;
 mod hyperctl_flags;
 mod lifecycle;
+mod mount_kinds;
+mod mounts;
 mod process;
+mod propagation;
 mod protocol;
 mod refusal;
 mod seccomp;

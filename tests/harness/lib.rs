@@ -20,9 +20,11 @@ pub mod edit;
 pub mod facts;
 pub mod guest;
 pub mod inspect;
+pub mod mountinfo;
 pub mod raw;
 pub mod terminal;
 pub mod vm;
+pub mod volume;
 
 pub use container::{Finished, Run, Running};
 pub use facts::Facts;

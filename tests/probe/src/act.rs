@@ -12,7 +12,10 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, VsockAddr, connect, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::{
+    CWD, FileType, Mode, RenameFlags, XattrFlags, getxattr, makedev, mknodat, renameat_with,
+    setxattr,
+};
 use rustix::termios::tcgetwinsize;
 use sha2::{Digest, Sha256};
 
@@ -235,6 +238,29 @@ pub fn make_node(path: &str) -> Outcome {
     let made = mknodat(CWD, path, FileType::BlockDevice, Mode::from_raw_mode(0o600), device);
     say_result("make", made.map_err(io::Error::from))?;
     say_result("open", File::open(path).map(drop))
+}
+
+/// Says `swapping`, and then swaps two names for ever.
+pub fn swap(one: &str, two: &str) -> Outcome {
+    say("swapping")?;
+    loop {
+        renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE)?;
+    }
+}
+
+/// Gives a file an extended attribute.
+pub fn set_xattr(path: &str, name: &str, value: &str) -> Outcome {
+    setxattr(path, name, value.as_bytes(), XattrFlags::empty())?;
+    Ok(0)
+}
+
+/// An extended attribute of a file, as `NAME=VALUE`.
+pub fn xattr(path: &str, name: &str) -> Outcome {
+    let mut value = vec![0; 256];
+    let length = getxattr(path, name, value.as_mut_slice())?;
+    let value = String::from_utf8_lossy(value.get(..length).unwrap_or_default()).into_owned();
+    say(&format!("{name}={value}"))?;
+    Ok(0)
 }
 
 fn say_result(name: &str, result: io::Result<()>) -> Outcome {
