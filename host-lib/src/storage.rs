@@ -66,17 +66,20 @@ impl Storage {
 
     /// The root of container `id`: a directory of the host that the VMM shares by 9p (virtio) under `tag`.
     pub fn shared_rootfs(id: &ContainerId, tag: &str) -> Self {
+        Self { mount_point: rootfs_path(id), ..Self::share(tag, false) }
+    }
+
+    /// Any directory of the host that the VMM shares by 9p (virtio) under `tag`, for mounts of containers to bind.
+    pub fn share(tag: &str, read_only: bool) -> Self {
+        let options =
+            ["trans=virtio", "version=9p2000.L", "cache=mmap"].into_iter().map(str::to_owned);
+        let read_only = read_only.then(|| "ro".to_owned());
         Self {
             driver: "9p".to_owned(),
             source: tag.to_owned(),
             fstype: "9p".to_owned(),
-            options: vec![
-                "trans=virtio".to_owned(),
-                "version=9p2000.L".to_owned(),
-                "cache=mmap".to_owned(),
-                format!("msize={NINEP_MSIZE}"),
-            ],
-            mount_point: rootfs_path(id),
+            options: options.chain([format!("msize={NINEP_MSIZE}")]).chain(read_only).collect(),
+            mount_point: format!("/run/hyperstart/shares/{tag}"),
             ..Self::default()
         }
     }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 
 mod boot;
+mod bundle;
 mod concurrency;
+mod conformance;
 mod escape_mounts;
 mod exec;
 mod failure;

@@ -189,16 +189,22 @@ pub fn start(command: &mut Command) -> Child {
 }
 
 /// Waits for the end of a started command and of its output.
-pub fn finish_started(mut child: Child) -> Said {
+pub fn finish_started(child: Child) -> Said {
+    let (code, stdout, stderr) = finish_bytes(child);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Said { code, stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// The same of output that is no text: code, stdout, stderr.
+pub fn finish_bytes(mut child: Child) -> (i32, Vec<u8>, Vec<u8>) {
     let (stdout, stderr) =
         (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
     let status = wait(&mut child);
     // Whoever got the pipe from the command and stays would keep the output open for ever.
-    let text = |gathered: Receiver<Vec<u8>>| {
-        let bytes = gathered.recv_timeout(DEADLINE).expect("the end of a command's output");
-        String::from_utf8_lossy(&bytes).into_owned()
+    let bytes = |gathered: Receiver<Vec<u8>>| {
+        gathered.recv_timeout(DEADLINE).expect("the end of a command's output")
     };
-    Said { code: code(status), stdout: text(stdout), stderr: text(stderr) }
+    (code(status), bytes(stdout), bytes(stderr))
 }
 
 fn gather(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {

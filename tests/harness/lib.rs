@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 #![allow(clippy::print_stderr)] // and says on stderr what its guest said
 
+pub mod bundle;
 pub mod command;
 pub mod container;
 pub mod edit;

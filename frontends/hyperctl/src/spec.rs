@@ -14,6 +14,8 @@ use image_builder::ImageConfig;
 use oci_spec::runtime::{Process, Root as OciRoot, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::binds::Binds;
+use crate::config;
 use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
 use crate::image::Image;
@@ -60,6 +62,8 @@ pub struct Container {
     /// For people: what is run.
     pub label: String,
     pub root: Root,
+    /// What else of the host its mounts need.
+    pub binds: Binds,
     pub process: Process,
     /// A bundle's config.json; `None`: host-lib's default.
     config: Option<Spec>,
@@ -96,6 +100,7 @@ impl Container {
         Ok(Container {
             label: image.description.name.clone(),
             root: Root::Image { path: image.path.clone() },
+            binds: Binds::default(),
             process: default_process(args, env, cwd, hyperstart::spec::user(user), tty),
             config: None,
             stop_signal: config.stop_signal.clone(),
@@ -111,11 +116,11 @@ impl Container {
         tty: bool,
     ) -> Result<Container> {
         let operation = || format!("read bundle {bundle:?}");
-        let config = load_config(bundle).context(operation)?;
+        let mut config = config::load(bundle).context(operation)?;
         let root = config.root().as_ref().ok_or_else(|| Error::new("config.json has no root"));
         let rootfs = bundle.join(root.context(operation)?.path());
         let path = fs::canonicalize(&rootfs).context(|| format!("find rootfs {rootfs:?}"))?;
-        refuse_host_mounts(&config).context(operation)?;
+        let binds = Binds::take(&mut config, bundle).context(operation)?;
         let process = config.process().clone();
         let process = process.ok_or_else(|| Error::new("config.json has no process"));
         let mut process = process.context(operation)?;
@@ -123,6 +128,7 @@ impl Container {
         Ok(Container {
             label: bundle.display().to_string(),
             root: Root::Directory { path },
+            binds,
             process,
             config: Some(config),
             stop_signal: String::new(),
@@ -205,29 +211,6 @@ pub fn storages(root: &Root, id: &ContainerId, disk: (&str, &str)) -> Vec<Storag
         }
         Root::Directory { .. } => vec![Storage::shared_rootfs(id, ROOTFS_TAG)],
     }
-}
-
-fn load_config(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
-    let text = fs::read(&path).context(|| format!("read {path:?}"));
-    let text = text.map_err(|err| err.hint("an OCI bundle holds config.json and a rootfs"))?;
-    serde_json::from_slice(&text).context(|| format!("read {path:?}"))
-}
-
-/// A bind mount names a path of the host, which the guest does not have; its own path of that name is something else.
-fn refuse_host_mounts(spec: &Spec) -> Result<()> {
-    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let bind = |option: &String| option == "bind" || option == "rbind";
-        let binds = mount.options().iter().flatten().any(bind);
-        if binds || mount.typ().as_deref() == Some("bind") {
-            let what = mount.destination();
-            return Err(Error::new(format!(
-                "mounts[{index}] {what:?}: bind mounts of host paths are not supported"
-            ))
-            .hint("put what it needs below the bundle's rootfs"));
-        }
-    }
-    Ok(())
 }
 
 /// The image's variables and docker's defaults, then the user's.
@@ -339,15 +322,6 @@ mod tests {
         let words = ["ls".to_string()];
         let other = Container::from_bundle(dir.path(), &words, &flags(&[]), true).unwrap();
         assert!(other.tty());
-    }
-
-    #[test]
-    fn a_bundle_that_wants_host_paths_is_refused_by_field() {
-        let mounts = r#""mounts": [{"destination": "/d", "type": "none", "source": "/etc",
-            "options": ["rbind"]}], "root""#;
-        let dir = bundle(&CONFIG.replacen("\"root\"", mounts, 1));
-        let err = Container::from_bundle(dir.path(), &[], &flags(&[]), false).unwrap_err();
-        assert!(err.to_string().contains("mounts[0] \"/d\""), "{err}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod act;
 mod calls;
+mod conform;
 mod scheduling;
 mod view;
 
@@ -64,6 +65,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("call-trapped", [call]) => calls::make_trapped(call),
         ("namespaces-of", [pid]) => view::print_namespaces(pid),
         ("scheduling", []) => scheduling::print(),
+        ("conform", files) => conform::run(files),
         ("view", []) => view::print(),
         ("guest", [proc, kmsg]) => view::print_guest(proc, kmsg),
         ("init-memory", [proc]) => view::print_init_memory(proc),

@@ -135,6 +135,7 @@ async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result
     let mut step = |name: &str| steps.push(stopwatch.step(name));
     let mut machine = order.machine.clone();
     attach(&mut machine, &order.container.root);
+    machine.shares.extend(order.container.binds.shares(&claim.dir)?);
     let vm = Vm::launch(&machine, &claim.dir).await.map_err(|err| vm_error(&err))?;
     claim.state.console = Some(vm.console_log().to_path_buf());
     claim.state.vm.transport = Some(client::transport_of(vm.address()).into());
@@ -166,8 +167,10 @@ async fn create(
     sandbox.create(&config).await.map_err(|err| client::guest_error(&err))?;
     step("sandbox");
     let id = ContainerId::new(&id).map_err(|err| client::guest_error(&err))?;
-    let storages = storages(&order.container.root, &id, image_device(vm, &order.container.root)?);
+    let device = image_device(vm, &order.container.root)?;
+    let mut storages = storages(&order.container.root, &id, device);
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
+    storages.extend(order.container.binds.storages());
     let spec = order.container.spec_for(&id, &root);
     let options = order.container.flags.options(storages);
     let container = sandbox.create_container(&id, &spec, options).await;

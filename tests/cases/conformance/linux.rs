@@ -1,0 +1,110 @@
+//! Namespaces, kernel parameters, devices.
+
+use harness::bundle::{put, take};
+use serde_json::json;
+
+use super::{conforms, other, wrong};
+
+/// A network namespace of its own where it is listed, and the sandbox's where it is not.
+#[test]
+fn namespaces_are_those_of_the_config() {
+    conforms(|_| {}, &[wrong(&["linux.namespaces"], |config| take(config, "/linux/namespaces/1"))]);
+    conforms(
+        |config| take(config, "/linux/namespaces/1"),
+        &[
+            other(&["linux.namespaces"], "/linux/namespaces/-", json!({ "type": "network" })),
+            other(
+                &["linux.uidMappings"],
+                "/linux/uidMappings",
+                json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]),
+            ),
+            other(
+                &["linux.gidMappings"],
+                "/linux/gidMappings",
+                json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]),
+            ),
+        ],
+    );
+}
+
+/// Parameters of the container's own namespaces.
+#[test]
+fn sysctls_are_those_of_the_config() {
+    conforms(
+        |config| {
+            put(
+                config,
+                "/linux/sysctl",
+                json!({
+                    "net.ipv4.ip_forward": "1", "kernel.shmmax": "1048576", "kernel.sem": "32000 1024000 500 32001",
+                }),
+            );
+        },
+        &[
+            other(&["linux.sysctl"], "/linux/sysctl/net.ipv4.ip_forward", json!("0")),
+            other(&["linux.sysctl"], "/linux/sysctl/kernel.sem", json!("32000 1024000 500 32000")),
+        ],
+    );
+}
+
+/// Nodes of every kind, with number, mode and owner.
+#[test]
+fn devices_are_those_of_the_config() {
+    conforms(
+        |config| {
+            put(
+                config,
+                "/linux/devices",
+                json!([
+                    { "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 5, "gid": 6 },
+                    { "path": "/dev/deep/disk", "type": "b", "major": 7, "minor": 8, "fileMode": 0o600 },
+                    { "path": "/dev/fifo", "type": "p", "fileMode": 0o622 },
+                    { "path": "/dev/plain", "type": "u", "major": 1, "minor": 11 },
+                    { "path": "/dev/full", "type": "c", "major": 1, "minor": 3 },
+                ]),
+            );
+        },
+        &[
+            other(&["linux.devices.type"], "/linux/devices/0/type", json!("b")),
+            other(&["linux.devices.type"], "/linux/devices/3/type", json!("p")),
+            other(&["linux.devices.number"], "/linux/devices/0/major", json!(11)),
+            other(&["linux.devices.number"], "/linux/devices/1/minor", json!(9)),
+            other(&["linux.devices.fileMode"], "/linux/devices/2/fileMode", json!(0o666)),
+            other(&["linux.devices.fileMode"], "/linux/devices/3/fileMode", json!(0o600)),
+            other(&["linux.devices.uid"], "/linux/devices/0/uid", json!(6)),
+            other(&["linux.devices.gid"], "/linux/devices/0/gid", json!(5)),
+            wrong(&["default-devices"], |config| take(config, "/linux/devices/4")),
+        ],
+    );
+}
+
+/// What may be made, read and written, by actual nodes.
+#[test]
+fn device_rules_are_those_of_the_config() {
+    conforms(
+        |config| {
+            for set in ["bounding", "effective", "permitted"] {
+                put(config, &format!("/process/capabilities/{set}/-"), json!("CAP_MKNOD"));
+            }
+            put(
+                config,
+                "/linux/resources/devices",
+                json!([
+                    { "allow": false, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 241, "minor": 11, "access": "rm" },
+                    { "allow": true, "type": "b", "major": 7, "access": "m" },
+                    { "allow": false, "type": "b", "major": 7, "minor": 3, "access": "m" },
+                ]),
+            );
+        },
+        &[
+            other(&["linux.resources.devices"], "/linux/resources/devices/0/allow", json!(true)),
+            other(&["linux.resources.devices"], "/linux/resources/devices/1/access", json!("rw")),
+            other(&["linux.resources.devices"], "/linux/resources/devices/2/access", json!("rwm")),
+            other(&["linux.resources.devices"], "/linux/resources/devices/2/minor", json!(12)),
+            other(&["linux.resources.devices"], "/linux/resources/devices/3/type", json!("c")),
+            other(&["linux.resources.devices"], "/linux/resources/devices/4/allow", json!(true)),
+        ],
+    );
+}
