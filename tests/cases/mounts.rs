@@ -366,3 +366,47 @@ fn no_two_containers_share_a_dev() {
     web.remove();
     vm.shutdown();
 }
+
+/// /dev/console is the container's terminal, and there is none without one.
+#[test]
+fn a_console_is_there_with_a_terminal() {
+    let vm = Vm::boot(&VmConfig::default());
+    let stat = "stat -c '%F %t' /dev/console; cat /proc/self/mountinfo | grep -c ' /dev/console '";
+    let with = vm.finish("with", &Run::shell(stat).terminal());
+    assert_eq!(
+        with.stdout().replace('\r', ""),
+        "character special file 88\n1\n",
+        "88 is 136, a pty"
+    );
+    let without = vm.finish("without", &Run::shell(stat));
+    assert_eq!((without.stdout(), without.code), ("0\n", 1), "{without:?}");
+    vm.shutdown();
+}
+
+/// A create that fails at a mount, the first or the last, leaves no mount in the guest, in a volume that it shares
+/// neither.
+#[test]
+fn a_create_that_fails_at_a_mount_leaves_nothing() {
+    let vm = Vm::boot(&VmConfig::default());
+    let holder = vm.hold_volume();
+    let mounts = || vm.guest_view().all("guest_mount").join("\n");
+    let before = mounts();
+    assert!(before.contains(VOLUME), "the guest's mounts are seen");
+    for wrong in [
+        bind("/run/nothing", "/w", &["bind"]),
+        new_tmpfs("/bin/busybox", &[]),
+        new_tmpfs("/w", &["size=lots"]),
+        json!({ "destination": "/w", "type": "none", "source": "none", "options": ["remount"] }),
+        bind("/proc", "/w", &["bind", "idmap"]),
+    ] {
+        let run = Run::busybox(["true"]).storage(tmpfs(VOLUME, &[]));
+        let created = vm.try_create("bad", &run, |spec| {
+            let shared = bind(VOLUME, "/v", &["rbind", "rshared"]);
+            add_mounts(spec, json!([new_tmpfs("/a", &[]), shared, wrong, new_tmpfs("/z", &[])]));
+        });
+        created.expect_err("a wrong mount");
+        assert_eq!(mounts(), before);
+    }
+    holder.remove();
+    vm.shutdown();
+}
