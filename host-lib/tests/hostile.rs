@@ -35,6 +35,67 @@ async fn a_frame_of_4_gib_is_not_believed() {
     guest.await.unwrap();
 }
 
+/// Two calls under way, each answered with the other's content: none takes what is not of its type for its own.
+#[tokio::test(start_paused = true)]
+async fn swapped_answers_stay_typed() {
+    let (sandbox, mut wire) = hostile();
+    let guest = tokio::spawn(async move {
+        let (first, second) = (wire.asked().await.unwrap(), wire.asked().await.unwrap());
+        let exit = agent::WaitProcessResponse { status: 7, ..Default::default() };
+        let data = vec![b'x'; 10];
+        let output = agent::ReadStreamResponse { data, ..Default::default() };
+        for asked in [first, second] {
+            match asked.method.as_str() {
+                "WaitProcess" => wire.answer(&asked, &output).await,
+                _ => wire.answer(&asked, &exit).await,
+            }
+        }
+        wire
+    });
+    let container = web(&sandbox);
+    let mut stderr = container.process().stderr();
+    let mut byte = [0; 1];
+    let (exit, read) = tokio::join!(container.wait(), stderr.read(&mut byte));
+    assert_ne!(exit.map(|status| status.code()).unwrap_or_default(), 7);
+    assert!(read.is_err() || matches!(read, Ok(0)), "{byte:?} is no output");
+    guest.await.unwrap();
+}
+
+/// Texts that are for people hold no control characters, however they come.
+#[tokio::test(start_paused = true)]
+async fn texts_about_the_guest_are_plain() {
+    const NASTY: &str = "\x1b]0;owned\x07\r\n\u{9b}2J";
+    let (sandbox, mut wire) = hostile();
+    tokio::spawn(async move {
+        let asked = wire.asked().await.unwrap();
+        let details = agent::AgentDetails {
+            version: NASTY.repeat(100_000),
+            storage_handlers: vec![NASTY.to_owned(); 3],
+            ..Default::default()
+        };
+        let details = protobuf::MessageField::some(details);
+        let answer = agent::GuestDetailsResponse { agent_details: details, ..Default::default() };
+        wire.answer(&asked, &answer).await;
+        let asked = wire.asked().await.unwrap();
+        let answer = guest::VersionResponse {
+            protocol_major: hyperstart_protocol::PROTOCOL_MAJOR,
+            guest_version: NASTY.to_owned(),
+            kernel_release: NASTY.to_owned(),
+            ..Default::default()
+        };
+        wire.answer(&asked, &answer).await;
+        wire.asked().await;
+    });
+    let details = sandbox.details().await.unwrap();
+    let version = sandbox.guest_version().await.unwrap();
+    let texts =
+        [&details.version, &details.storage_handlers[0], &version.guest, &version.kernel_release];
+    for text in texts {
+        assert!(text.len() < 5000 && !text.chars().any(char::is_control), "{text}");
+        assert!(text.contains("owned"), "{text}");
+    }
+}
+
 /// 4 MiB and a byte: refused for that call alone.
 #[tokio::test(start_paused = true)]
 async fn an_oversized_answer_fails_its_call_only() {
