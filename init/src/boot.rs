@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::statfs::{FsType, statfs};
@@ -24,6 +25,9 @@ use crate::sys;
 
 /// Open files at the most (`fs.nr_open`'s default): a connection or a stream is one each.
 const OPEN_FILES: u64 = 1 << 20;
+
+/// Open files of all processes that are not root's own (proc_sys_fs(5)).
+const FILE_MAX: &str = "/proc/sys/fs/file-max";
 
 /// linux/magic.h; a kernel built without tmpfs gives the initrd a ramfs.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
@@ -86,16 +90,17 @@ pub fn require_pid_1() -> Result<()> {
     }
 }
 
-/// `pivot_root(2)` refuses to leave the kernel's rootfs, which has no parent mount. Over it goes a bind of itself,
-/// which has one.
+/// Puts a bind of the root over the root, and goes there alone. `pivot_root(2)` refuses to leave the kernel's rootfs, which
+/// has no parent mount; the bind has one. And the kernel's threads stay below it, where nothing else is ever mounted:
+/// what a container makes the kernel start (core_pattern, a cgroup's release agent) is looked for there, so that
+/// `/proc/PID/root` leads to no container's program.
 pub fn make_root_pivotable() -> Result<()> {
-    if !is_initrd()? {
-        return seal_own_program();
-    }
-    let covered = "/run"; // any directory: it is covered for these four calls only
+    let covered = "/run"; // any directory: it is covered for these five calls only
     mount(Some("/"), covered, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .context(|| "bind \"/\"".to_owned())?;
     seal_own_program()?;
+    // Until here PID 1's root is one with that of the kernel's threads.
+    unshare(CloneFlags::CLONE_FS).context(|| "part from the kernel's root".to_owned())?;
     chdir(covered).context(|| format!("enter {covered:?}"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .context(|| "move the root over rootfs".to_owned())?;
@@ -217,7 +222,10 @@ pub fn delegate_cgroups() -> Result<()> {
     fs::write(&enabled, enable.join(" ")).context(|| format!("write {enabled:?}"))
 }
 
+/// A container that opens many files pays by its memory; a count for the whole guest would be all containers' loss.
 pub fn raise_limits() -> Result<()> {
+    let most = i64::MAX.to_string();
+    fs::write(FILE_MAX, most).context(|| format!("raise {FILE_MAX:?}"))?;
     setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
         .context(|| "raise RLIMIT_NOFILE".to_owned())
 }

@@ -29,6 +29,10 @@ use crate::error::{Context, Result};
 use crate::sandbox::Sandbox;
 
 fn main() {
+    if let Err(err) = boot::require_pid_1() {
+        log::write_line(&format!("error: {err}"));
+        return; // and the machine is not ours to stop
+    }
     match bring_up_and_serve(Receipt::start()) {
         Ok(()) => boot::power_off(),
         Err(err) => boot::fail(&err),
@@ -36,7 +40,6 @@ fn main() {
 }
 
 fn bring_up_and_serve(mut receipt: Receipt) -> Result<()> {
-    boot::require_pid_1()?;
     boot::step("root");
     boot::make_root_pivotable()?;
     boot::step("mounts");

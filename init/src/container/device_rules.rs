@@ -21,7 +21,8 @@ const fn allowed(major: u32, minor: Option<u32>) -> DeviceRule {
     }
 }
 
-/// OCI "Default Devices". There is no rule that lets a container make just any node.
+/// OCI "Default Devices". There is no rule that lets a container make just any node, and none for the console (5:1): it is
+/// the guest's, and a container's own /dev/console is a pts.
 const DEFAULTS: &[DeviceRule] = &[
     allowed(1, Some(3)), // null
     allowed(1, Some(5)), // zero
@@ -29,7 +30,6 @@ const DEFAULTS: &[DeviceRule] = &[
     allowed(1, Some(8)), // random
     allowed(1, Some(9)), // urandom
     allowed(5, Some(0)), // tty
-    allowed(5, Some(1)), // console
     allowed(5, Some(2)), // ptmx
     allowed(136, None),  // pts/*
 ];
