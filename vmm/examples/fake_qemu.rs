@@ -23,7 +23,8 @@ fn main() {
     let after = |name: &str| {
         args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned()
     };
-    if after("--uds-path").is_some() {
+    if let Some(uds) = after("--uds-path") {
+        let _clients = UnixListener::bind(uds).unwrap();
         let _listener = UnixListener::bind(after("--socket").unwrap()).unwrap();
         hang();
     }

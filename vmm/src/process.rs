@@ -215,12 +215,29 @@ fn watch(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
 /// Checks, once the death signal is set, that the owner has not died before; then becomes the program.
 const RUN_IF_OWNER_LIVES: &str = r#"test "$PPID" = "$1" || exit 1; shift; exec "$@""#;
 
-/// A command for `program` that the kernel kills when this process dies.
+/// What root's children keep of its capabilities: to open files whoever owns them, and to give files in a share the
+/// owners, modes and attributes that the guest says. Not mknod: no guest makes a device on the host.
+const KEPT: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+setfcap";
+
+/// A command for `program` that the kernel kills when this process dies, and that can get no privilege any more.
 pub fn tied(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
+    command.args(["--pdeathsig", "KILL", "--no-new-privs"]);
+    if may_drop_capabilities() {
+        command.args(["--bounding-set", KEPT]);
+    }
+    command.args(["--", "/bin/sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
     command.arg(std::process::id().to_string()).arg(program);
     command
+}
+
+/// Whether we have capabilities that a child would inherit, as root does, and the one to take some away.
+fn may_drop_capabilities() -> bool {
+    const SETPCAP: u64 = 1 << 8;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default(); // without it none are dropped
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    rustix::process::geteuid().is_root() && effective.is_some_and(|set| set & SETPCAP != 0)
 }
 
 /// Where `name` is: itself if it holds a slash, else the first executable of that name in `directories`.

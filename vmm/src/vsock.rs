@@ -143,8 +143,14 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener> {
     check_socket_path(path)?;
     let operation = format!("listen at {path:?}");
     let listener = UnixListener::bind(path).map_err(Error::io(&operation))?;
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::io(operation))?;
+    make_private(path)?;
     Ok(listener)
+}
+
+/// Mode 0600.
+fn make_private(socket: &Path) -> Result<()> {
+    fs::set_permissions(socket, Permissions::from_mode(0o600))
+        .map_err(Error::io(format!("make {socket:?} private")))
 }
 
 /// Refuses a path that is too long for a unix socket.
@@ -228,6 +234,9 @@ impl Daemon {
         command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let daemon = Self { process: Process::spawn(DAEMON, command)?, stderr, vhost, uds };
         daemon.listens().await?;
+        for socket in [&daemon.vhost, &daemon.uds] {
+            make_private(socket)?; // it made them by the caller's umask
+        }
         Ok(daemon)
     }
 
