@@ -119,7 +119,7 @@ impl Container {
         let mut config = config::load(bundle).context(operation)?;
         let root = config.root().as_ref().ok_or_else(|| Error::new("config.json has no root"));
         let rootfs = bundle.join(root.context(operation)?.path());
-        let path = fs::canonicalize(&rootfs).context(|| format!("find rootfs {rootfs:?}"))?;
+        let path = find_rootfs(&rootfs)?;
         let binds = Binds::take(&mut config, bundle).context(operation)?;
         let process = config.process().clone();
         let process = process.ok_or_else(|| Error::new("config.json has no process"));
@@ -211,6 +211,17 @@ pub fn storages(root: &Root, id: &ContainerId, disk: (&str, &str)) -> Vec<Storag
         }
         Root::Directory { .. } => vec![Storage::shared_rootfs(id, ROOTFS_TAG)],
     }
+}
+
+/// The directory itself: a link there may be another's, of whom a container had the bundle before (CVE-2020-2026).
+fn find_rootfs(rootfs: &Path) -> Result<PathBuf> {
+    let operation = || format!("find rootfs {rootfs:?}");
+    if fs::symlink_metadata(rootfs).context(operation)?.is_symlink() {
+        return Err(Error::new("it is a symbolic link")
+            .hint("say in config.json's root.path where the directory itself is"))
+        .context(operation);
+    }
+    fs::canonicalize(rootfs).context(operation)
 }
 
 /// The image's variables and docker's defaults, then the user's.
