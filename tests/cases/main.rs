@@ -5,7 +5,13 @@ mod boot;
 mod bundle;
 mod concurrency;
 mod conformance;
+mod escape;
+mod escape_agent;
+mod escape_devices;
+mod escape_host;
+mod escape_kernel;
 mod escape_mounts;
+mod escape_process;
 mod exec;
 mod failure;
 #[path = "harness.rs"]

@@ -227,7 +227,7 @@ fn containers_cannot_reach_the_agent() {
     for (cid, answer) in said.below("cid.") {
         assert_ne!(answer, "answered", "by CID {cid}");
     }
-    assert_eq!(said.below("cid.").len(), 4);
+    assert_eq!(said.below("cid.").len(), 5);
     assert_serves(&vm, "db");
     vm.shutdown();
 }

@@ -8,6 +8,7 @@
 //! A wrong use of it is status 99 and a line on stderr, so that no test takes it for an answer.
 
 mod act;
+mod attack;
 mod calls;
 mod conform;
 mod scheduling;
@@ -60,6 +61,14 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("swap", [one, two]) => act::swap(one, two),
         ("resize", [columns, rows]) => act::await_size(parse(columns)?, parse(rows)?),
         ("vsock", [port]) => act::reach_vsock(parse(port)?),
+        ("chase", []) => attack::chase(),
+        ("nodes", numbers) => attack::nodes(numbers),
+        ("all-nodes", []) => attack::all_nodes(),
+        ("call-numbers", numbers) => attack::call_numbers(numbers),
+        ("spoof-uevents", []) => attack::spoof_uevents(),
+        ("listen-abstract", [name]) => attack::listen_abstract(name),
+        ("hold-files", [count]) => attack::hold_files(parse(count)?),
+        ("detach-device-rules", []) => attack::detach_device_rules(),
         ("calls", calls) => calls::make(calls),
         ("call-in-thread", [call]) => calls::make_in_a_thread(call),
         ("call-trapped", [call]) => calls::make_trapped(call),
