@@ -16,11 +16,13 @@ mod exec;
 mod failure;
 #[path = "harness.rs"]
 mod harness_itself;
+mod hotplug;
 mod hyperctl;
 mod hyperctl_flags;
 mod lifecycle;
 mod mount_kinds;
 mod mounts;
+mod pod;
 mod process;
 mod propagation;
 mod protocol;

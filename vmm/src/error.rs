@@ -133,6 +133,11 @@ pub enum Error {
         /// What it said.
         stderr: String,
     },
+    /// No slot is free for one more disk.
+    NoSlot {
+        /// How many the machine has.
+        slots: usize,
+    },
     /// QMP, QEMU's control channel, did not answer as it must.
     Qmp {
         /// The command.
@@ -221,6 +226,7 @@ impl fmt::Display for Error {
             Self::Daemon { name, detail, stderr } => {
                 write!(f, "daemon {name}: {detail}{}", Quote("it said", stderr))
             }
+            Self::NoSlot { slots } => write!(f, "no free slot for a disk: the machine has {slots}"),
             Self::Qmp { command, detail } => write!(f, "qmp {command}: {detail}"),
             Self::Io { operation, cause } => write!(f, "{operation}: {cause}"),
         }
@@ -246,6 +252,7 @@ impl std::error::Error for Error {
             | Self::NotReady { .. }
             | Self::NotOurGuest { .. }
             | Self::Daemon { .. }
+            | Self::NoSlot { .. }
             | Self::Qmp { .. } => None,
         }
     }

@@ -132,6 +132,8 @@ pub struct Machine {
     pub pmem: PmemKind,
     /// Disks, besides the root. Find them in the guest by `Vm::disk_device`.
     pub disks: Vec<Disk>,
+    /// Places for disks that come while the VM runs ([`Vm::attach`](crate::Vm::attach)); they cost each boot.
+    pub slots: u32,
     /// Directories shared with the guest.
     pub shares: Vec<Share>,
     /// More words for the kernel's command line; they come last and so win.
@@ -169,6 +171,7 @@ impl Machine {
             transport: None,
             pmem: PmemKind::default(),
             disks: Vec::new(),
+            slots: 0,
             shares: Vec::new(),
             cmdline: Vec::new(),
             icount: false,
@@ -179,10 +182,13 @@ impl Machine {
 
     /// Whether the board has ACPI. It is left out where nothing needs it, because it costs the guest's kernel 14 M
     /// instructions on q35 and 140 ms on pc. An NVDIMM is found by it alone; and only ACPI says where persistent memory
-    /// lies when there is RAM on both sides of the PCI hole (`qemu` reserves the place otherwise).
+    /// lies when there is RAM on both sides of the PCI hole (`qemu` reserves the place otherwise). It is also what
+    /// tells of a disk that comes.
     pub fn has_acpi(&self) -> bool {
         match (self.kind, &self.boot) {
-            (MachineKind::Microvm, _) | (_, Boot::Initrd(_)) => false,
+            (MachineKind::Microvm, _) => false,
+            (MachineKind::Q35 | MachineKind::Pc, _) if self.slots > 0 => true,
+            (MachineKind::Q35 | MachineKind::Pc, Boot::Initrd(_)) => false,
             (MachineKind::Q35 | MachineKind::Pc, Boot::Rootfs(_)) => {
                 self.pmem == PmemKind::Nvdimm || self.memory_mib > MAX_LOW_MEMORY_MIB
             }
@@ -212,9 +218,16 @@ impl Machine {
         if self.icount && self.cpus != 1 {
             return refuse(format!("{} CPUs: icount needs 1", self.cpus));
         }
+        if self.slots > 0 && !self.kind.has_pci() {
+            return refuse("it has no slots for disks that come later: use q35 or pc".into());
+        }
         let (devices, most) = (self.disks.len() + self.shares.len(), self.kind.max_devices());
-        if devices > most {
-            return refuse(format!("{devices} disks and shares: it has room for {most}"));
+        let slots = usize::try_from(self.slots).unwrap_or(usize::MAX);
+        if devices.saturating_add(slots) > most {
+            return refuse(match slots {
+                0 => format!("{devices} disks and shares: it has room for {most}"),
+                _ => format!("{devices} disks and shares, {slots} slots: it has room for {most}"),
+            });
         }
         if self.cmdline.iter().map(|word| word.len() + 1).sum::<usize>() > MAX_CMDLINE_BYTES {
             return refuse(format!("kernel command line longer than {MAX_CMDLINE_BYTES} bytes"));
@@ -267,6 +280,9 @@ mod tests {
         assert!(reason(&kvm).contains("tcg"));
         let disks = vec![Disk { path: "/d".into(), read_only: true }; 7];
         assert!(reason(&Machine { disks, ..microvm() }).contains("room for 6"));
+        assert!(reason(&Machine { slots: 1, ..microvm() }).contains("q35 or pc"));
+        let slots = Machine { kind: MachineKind::Q35, slots: 25, ..microvm() };
+        assert!(reason(&slots).contains("room for 24"));
         let long = Machine { cmdline: vec!["x".repeat(3000)], ..microvm() };
         assert!(reason(&long).contains("command line"));
     }

@@ -110,7 +110,7 @@ fn open_file(path: &Path) -> io::Result<u64> {
     if metadata.is_file() { Ok(metadata.len()) } else { Err(io::Error::other("not a file")) }
 }
 
-fn disk_facts(disk: &Disk) -> Result<DiskFacts> {
+pub(crate) fn disk_facts(disk: &Disk) -> Result<DiskFacts> {
     let refuse = |cause| Error::Attachment { part: "disk", path: disk.path.clone(), cause };
     let opened = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path);
     let metadata = opened.and_then(|file| file.metadata()).map_err(refuse)?;

@@ -7,6 +7,8 @@
 //!   after its owner has died finds nobody listening and ends.
 //! - The console is QEMU's stdout: its end of file says that all output was seen.
 //! - Every PCI device is given its slot, so that disks have the same names in the guest whatever else there is.
+//! - Slots for later disks are root ports on q35, whose bus 0 takes none, and free places of bus 0 on pc. ACPI tells the
+//!   guest of both: by a root port's own hot-plug (acpi=off) a guest under QEMU 7.2 hears nothing of a new disk.
 //! - A kernel that can be told the frequencies of its clocks boots a microvm without PIT and PIC, in a fifth of the
 //!   time.
 //! - The PCI boards use the microvm's firmware, qboot, which comes with QEMU: it does less than SeaBIOS, and as much
@@ -119,6 +121,17 @@ impl DiskDevice {
     }
 }
 
+/// A place for a disk that comes while the VM runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Where QEMU is told to put it.
+    pub bus: String,
+    /// The PCI slot on that bus.
+    pub address: u32,
+    /// The PCI path by which the guest finds it.
+    pub pci_path: String,
+}
+
 /// What persistent memory must be a multiple of.
 pub const PMEM_ALIGN: u64 = 2 << 20;
 /// The first PCI slot that is ours: 0 is the host bridge, 1 the older board's ISA bridge.
@@ -151,6 +164,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<OsString> {
         let rng = args.device("virtio-rng").text("");
         args.add("-device", rng);
     }
+    args.slots(machine);
     args.bench(machine);
     args.list.extend(machine.qemu_args.iter().cloned());
     args.list
@@ -183,6 +197,27 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
         DiskDevice { driver, source, path }
     };
     machine.disks.iter().zip(&wiring.disks).map(device).collect()
+}
+
+/// The machine's slots, which come after all that it has from the start.
+pub fn slots(machine: &Machine, wiring: &Wiring) -> Vec<Slot> {
+    let count = |list: usize| u32::try_from(list).unwrap_or(u32::MAX); // Machine::check allows 24
+    let devices = count(machine.disks.len()) + count(machine.shares.len());
+    let channel_and_rng = 1 + u32::from(wiring.needs_rng);
+    let first = FIRST_SLOT + root_slots(machine) + devices + channel_and_rng;
+    let slot = |index: u32| match machine.kind {
+        MachineKind::Q35 => Slot {
+            bus: format!("slot{index}"),
+            address: 0,
+            pci_path: format!("{:02x}/00", first + index),
+        },
+        MachineKind::Pc | MachineKind::Microvm => Slot {
+            bus: "pci.0".to_owned(),
+            address: first + index,
+            pci_path: format!("{:02x}", first + index),
+        },
+    };
+    (0..machine.slots).map(slot).collect()
 }
 
 /// The kernel's command line.
@@ -391,6 +426,22 @@ impl Args {
         self.add("-fsdev", fsdev.path("path", &share.path));
         let device = self.device("virtio-9p").text(&format!("fsdev=share{index}-dir"));
         self.add("-device", device.path("mount_tag", Path::new(&share.tag)));
+    }
+
+    /// Each root port has a number of its own in its chassis.
+    fn slots(&mut self, machine: &Machine) {
+        if machine.kind != MachineKind::Q35 {
+            return;
+        }
+        for index in 0..machine.slots {
+            let address = self.next_slot;
+            self.next_slot += 1;
+            let port = format!(
+                "pcie-root-port,addr={address:#x},id=slot{index},chassis={chassis}",
+                chassis = index + 1
+            );
+            self.add("-device", port);
+        }
     }
 
     fn bench(&mut self, machine: &Machine) {

@@ -5,7 +5,7 @@
 //! commands are sent to it, so that any number of callers may ask at the same time. Lines are bounded, waits have a
 //! deadline, and a connection that ends fails what waits on it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ use crate::line;
 const MAX_LINE: usize = 1 << 20;
 /// How long a command may take. QEMU answers at once, but it may not be given a CPU for long.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
+/// Ids of deleted devices that are kept for those who wait for them.
+const DELETED_MAX: usize = 64;
 /// Commands that wait to be sent.
 const QUEUE: usize = 16;
 
@@ -30,6 +32,8 @@ struct Told {
     stopped: bool,
     /// Why QEMU ends (SHUTDOWN).
     shutdown: Option<String>,
+    /// Devices that the guest has let go (DEVICE_DELETED): the last ones, by their ids.
+    deleted: VecDeque<String>,
 }
 
 /// A connection in command mode.
@@ -131,6 +135,18 @@ impl Qmp {
         self.told.borrow().shutdown.clone()
     }
 
+    /// Waits until the device of this id is gone, for as long as the guest takes. Ids are not to be used twice.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`] if the connection has ended.
+    pub async fn deleted(&self, id: &str) -> Result<()> {
+        let is_deleted = |told: &Told| told.deleted.iter().any(|deleted| deleted == id);
+        match self.told.clone().wait_for(is_deleted).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(failed("device_del", "the connection has ended")),
+        }
+    }
+
     /// Waits until the guest stands still: QEMU has stopped it, and ends only when it is told to.
     pub async fn stopped(&self) {
         if self.told.clone().wait_for(|told| told.stopped).await.is_err() {
@@ -223,6 +239,16 @@ where
             }
             "STOP" => self.report.send_modify(|told| told.stopped = true),
             "RESUME" => self.report.send_modify(|told| told.stopped = false),
+            "DEVICE_DELETED" => {
+                // Without a device it is about a part of one, which has no id.
+                let device = data.and_then(|data| data.get("device")).and_then(Value::as_str);
+                if let Some(device) = device {
+                    self.report.send_modify(|told| {
+                        told.deleted.truncate(DELETED_MAX - 1);
+                        told.deleted.push_front(device.to_owned());
+                    });
+                }
+            }
             _ => log::debug!("qmp: event {name}"),
         }
     }
@@ -268,6 +294,23 @@ mod tests {
         qmp.quit().await.unwrap();
         timeout(COMMAND_DEADLINE, qmp.stopped()).await.unwrap();
         assert_eq!(qmp.shutdown_reason().as_deref(), Some("host-qmp-quit"));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_gone_is_told_to_who_asks_later() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let talk = async {
+            theirs.write_all(GREETING.as_bytes()).await.unwrap();
+            theirs.write_all(b"{\"return\": {}, \"id\": 0}\n").await.unwrap();
+            let deleted = "{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"plug1\"}}\n";
+            theirs.write_all(deleted.as_bytes()).await.unwrap();
+        };
+        let (qmp, ()) = tokio::join!(Qmp::open(ours), talk);
+        let qmp = qmp.unwrap();
+        timeout(COMMAND_DEADLINE, qmp.deleted("plug1")).await.unwrap().unwrap();
+        drop(theirs);
+        let other = timeout(COMMAND_DEADLINE, qmp.deleted("plug2")).await.unwrap();
+        assert!(other.unwrap_err().to_string().contains("connection has ended"));
     }
 
     #[tokio::test]

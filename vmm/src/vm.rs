@@ -19,9 +19,10 @@ use tokio::time::{Instant, timeout};
 use crate::accel::Accel;
 use crate::error::{Error, Result};
 use crate::instance::{END_DEADLINE, Instance};
-use crate::machine::Machine;
+use crate::machine::{Disk, Machine};
 use crate::mux::Mux;
 use crate::plan::{Plan, Transport};
+use crate::plug::{Plugged, Plugs};
 use crate::process::{Exit, tied};
 use crate::qemu::{self, Channel, DiskDevice, Wiring};
 use crate::qmp::Qmp;
@@ -67,6 +68,7 @@ pub struct Vm {
     mux: OnceLock<Mux>,
     daemon: Option<Daemon>,
     disks: Vec<DiskDevice>,
+    plugs: Plugs,
     address: AgentAddress,
     accel: Accel,
     _dir: RunDir,
@@ -163,6 +165,23 @@ impl Vm {
     /// Where the machine's disk of this index is in the guest.
     pub fn disk_device(&self, index: usize) -> Option<&DiskDevice> {
         self.disks.get(index)
+    }
+
+    /// Adds a disk while the VM runs, in one of the machine's [`slots`](Machine::slots). The guest sees it a moment later.
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`]: all are in use. [`Error::Attachment`]: the file cannot be used. [`Error::Qmp`]: QEMU refuses.
+    pub async fn attach(&self, disk: &Disk) -> Result<Plugged> {
+        self.plugs.attach(&self.qmp, disk).await
+    }
+
+    /// Takes a disk away that [`Vm::attach`] has added; returns when the guest has let it go, which takes some seconds
+    /// (a guest waits for a second thought) or, without its help, for ever.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`]: QEMU refuses, or has ended.
+    pub async fn detach(&self, plugged: Plugged) -> Result<()> {
+        self.plugs.detach(&self.qmp, plugged).await
     }
 
     /// The control channel.
@@ -291,6 +310,7 @@ impl Plan {
             mux: OnceLock::new(),
             daemon,
             disks: qemu::disk_devices(machine, &wiring),
+            plugs: Plugs::new(qemu::slots(machine, &wiring)),
             address,
             accel: wiring.accel,
             _dir: dir,

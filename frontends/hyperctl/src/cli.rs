@@ -17,6 +17,7 @@ Examples:
   hyperctl run -d --name web busybox sleep 1000  in the background
   hyperctl run --rm --memory 64m --cpus 0.5 busybox COMMAND   within limits; the VM is made to fit
   hyperctl exec -t web uname -r                  one more process in it
+  hyperctl run --pod web -it busybox sh          a further container in that pod
   hyperctl stop web && hyperctl rm web
 
 Exit codes:

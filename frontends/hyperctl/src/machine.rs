@@ -30,6 +30,9 @@ pub struct MachineFlags {
     /// vsock, vhost-user-vsock or serial [default: the first that works here]
     #[arg(long, value_name = "KIND", hide_possible_values = true)]
     transport: Option<TransportFlag>,
+    /// Places for images of further containers (`run --pod`) on a q35 or pc; they cost each boot some ms
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=24))]
+    slots: u32,
     /// Guest kernel [default: vmlinux of the guest's files]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -88,6 +91,7 @@ impl MachineFlags {
         };
         let needed = limits.whole_cpus().and_then(|cpus| u32::try_from(cpus).ok());
         machine.cpus = self.vm_cpus.or(needed).unwrap_or(machine.cpus);
+        machine.slots = self.slots;
         machine.transport = self.transport.map(TransportFlag::kind);
         let words = self.append.iter().flat_map(|words| words.split_whitespace());
         machine.cmdline.extend(words.map(str::to_string));

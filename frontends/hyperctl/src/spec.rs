@@ -19,6 +19,7 @@ use crate::config;
 use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
 use crate::image::Image;
+use crate::pod::disks::Attached;
 
 /// Docker's, for images that set none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,6 +55,15 @@ pub enum Root {
     Image { path: PathBuf },
     /// A directory of the host, shared so that writes reach it.
     Directory { path: PathBuf },
+}
+
+impl Root {
+    pub fn image(&self) -> Option<&PathBuf> {
+        match self {
+            Root::Image { path } => Some(path),
+            Root::Directory { .. } => None,
+        }
+    }
 }
 
 /// A container, before it has an id and a VM.
@@ -143,11 +153,7 @@ impl Container {
     /// The spec of container `id`, whose root the guest has at `root`.
     pub fn spec_for(&self, id: &ContainerId, root: &str) -> Spec {
         let mut spec = match &self.config {
-            None => {
-                let mut spec = default_spec(id, self.process.clone());
-                spec.set_hostname(Some(id.as_str().to_string()));
-                spec
-            }
+            None => default_spec(id, self.process.clone()), // its host name is the pod's
             Some(config) => {
                 let mut spec = config.clone();
                 spec.set_process(Some(self.process.clone()));
@@ -201,15 +207,19 @@ fn change(
     Ok(())
 }
 
-/// What the guest mounts for container `id`; the last mount point is its root. `disk` is the image's driver and device.
-pub fn storages(root: &Root, id: &ContainerId, disk: (&str, &str)) -> Vec<Storage> {
-    match root {
-        Root::Image { .. } => {
-            let image = Storage::image(disk.0, disk.1, id);
+/// What the guest mounts for container `id`; the last mount point is its root. `disk` is where the image is.
+pub fn storages(root: &Root, id: &ContainerId, disk: Option<&Attached>) -> Result<Vec<Storage>> {
+    match (root, disk) {
+        (Root::Image { .. }, Some(Attached { driver, source, name })) => {
+            let name = ContainerId::new(name).map_err(|err| Error::new(err.to_string()))?;
+            let image = Storage::image(driver, source, &name);
             let overlay = Storage::overlay(id, &image);
-            vec![image, overlay]
+            Ok(vec![image, overlay])
         }
-        Root::Directory { .. } => vec![Storage::shared_rootfs(id, ROOTFS_TAG)],
+        (Root::Image { path }, None) => {
+            Err(Error::new(format!("attach image {path:?}: the VM has no disk for it")))
+        }
+        (Root::Directory { .. }, _) => Ok(vec![Storage::shared_rootfs(id, ROOTFS_TAG)]),
     }
 }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use crate::error::{Code, Context, Error, Result};
@@ -46,6 +47,10 @@ pub const DRIVERS: &[&str] = &[
 
 /// Everything that is mounted for the host happens below here.
 const BASE: &str = "/run";
+
+/// For a disk that has just come to be opened: two seconds in all.
+const READY_TRIES: u32 = 100;
+const READY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a storage gets mounted, once its device is there.
 #[derive(Debug, PartialEq, Eq)]
@@ -143,14 +148,16 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
             }
             make_directory(mount_point)?;
             let attributes = flags.difference(MsFlags::MS_BIND);
-            mount(
-                Some(source.as_str()),
-                mount_point,
-                Some(fstype.as_str()),
-                *flags,
-                Some(data.as_str()),
-            )
-            .context(|| format!("mount {fstype} {source:?} on {mount_point:?}"))?;
+            let made = mount_when_ready(source, || {
+                mount(
+                    Some(source.as_str()),
+                    mount_point,
+                    Some(fstype.as_str()),
+                    *flags,
+                    Some(data.as_str()),
+                )
+            });
+            made.context(|| format!("mount {fstype} {source:?} on {mount_point:?}"))?;
             // A bind takes no attributes when it is made: mount(2), "Creating a bind mount".
             if flags.contains(MsFlags::MS_BIND) && !attributes.is_empty() {
                 let remount = MsFlags::MS_REMOUNT | *flags;
@@ -160,6 +167,18 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A disk that has just come has its node, and says ENXIO, until the kernel has looked for partitions on it. Only a
+/// child gets here with a device, see `may_block`.
+fn mount_when_ready(source: &str, mount: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
+    for _ in 0..READY_TRIES {
+        match mount() {
+            Err(Errno::ENXIO) if source.starts_with("/dev/") => std::thread::sleep(READY_PAUSE),
+            made => return made,
+        }
+    }
+    mount()
 }
 
 fn make_directory(path: &Path) -> Result<()> {

@@ -250,3 +250,25 @@ fn the_callers_words_come_last() {
     assert!(line.ends_with("-device virtio-rng-device -d int"), "{line}");
     assert!(!line.contains("-sandbox"), "{line}");
 }
+
+#[test]
+fn slots_come_after_all_else() {
+    let q35 = Machine { kind: MachineKind::Q35, slots: 2, ..initrd() };
+    let q35 = Machine { disks: vec![disk("/d", true)], ..q35 };
+    let wiring = Wiring { disks: vec![file(4096)], needs_rng: true, ..wiring(serial()) };
+    let arguments = line(&q35, &wiring);
+    assert!(
+        arguments.ends_with(
+            "-device virtio-rng-pci,addr=0x4 -device pcie-root-port,addr=0x5,id=slot0,chassis=1 \
+             -device pcie-root-port,addr=0x6,id=slot1,chassis=2"
+        ),
+        "{arguments}"
+    );
+    assert!(!arguments.contains("acpi=off"), "it tells of the disk");
+    let paths = |machine: &Machine| -> Vec<String> {
+        slots(machine, &wiring).into_iter().map(|slot| slot.pci_path).collect()
+    };
+    assert_eq!(paths(&q35), ["05/00", "06/00"]);
+    let pc = Machine { kind: MachineKind::Pc, ..q35 };
+    assert_eq!(paths(&pc), ["05", "06"]);
+}

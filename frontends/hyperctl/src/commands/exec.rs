@@ -14,6 +14,7 @@ use crate::terminal;
 
 const NOTES: &str = "\
 Environment, directory and user are the container's own unless said otherwise.
+POD/NAME is the same as POD with --container NAME, here and wherever a POD is asked for.
 Exits with the process's exit code.";
 
 /// Run one more process in a running container
@@ -28,6 +29,9 @@ pub struct Args {
     pub interactive: bool,
     #[command(flatten)]
     pub process: ProcessFlags,
+    /// A further container of the pod, by its name [default: the first one]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
     /// Name, id, or beginning of an id
     pub pod: String,
     /// What to run
@@ -37,7 +41,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<u8> {
     terminal::check_input(args.tty, args.interactive)?;
-    let pod = Store::open()?.find(&args.pod)?;
+    let pod = Store::open()?.find_container(&args.pod, args.container.as_deref())?;
     let operation = format!("exec in pod {:?}", pod.state.name);
     let (_sandbox, container) = client::connect(&pod).await.context(|| operation.clone())?;
     let base = pod.state.process.as_ref();

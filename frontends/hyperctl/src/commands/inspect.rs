@@ -28,11 +28,24 @@ pub fn run(args: &Args) -> Result<u8> {
 
 /// The state file's content; times as people and programs read them, and where the files are.
 fn describe(pod: &Pod) -> Result<Value> {
-    let State { id, name, image, status, created, host_pid, vm, address, process, steps, .. } =
-        &pod.state;
+    let State {
+        id,
+        name,
+        pod: of,
+        image,
+        status,
+        created,
+        host_pid,
+        vm,
+        address,
+        process,
+        steps,
+        ..
+    } = &pod.state;
     Ok(json!({
         "id": id,
         "name": name,
+        "pod": of,
         "image": image,
         "created": time::rfc3339(*created),
         "state": describe_status(status),

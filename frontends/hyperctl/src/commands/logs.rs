@@ -16,12 +16,15 @@ pub struct Args {
     /// The time of arrival before each piece of output
     #[arg(short, long)]
     timestamps: bool,
+    /// A further container of the pod, by its name [default: the first one]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
     /// Name, id, or beginning of an id
     pod: String,
 }
 
 pub async fn run(args: Args) -> Result<u8> {
-    let pod = Store::open()?.find(&args.pod)?;
+    let pod = Store::open()?.find_container(&args.pod, args.container.as_deref())?;
     let operation = || format!("read output of pod {:?}", pod.state.name);
     let mut log = Reader::open(&pod.dir).context(operation)?;
     loop {

@@ -9,7 +9,7 @@ use crate::time;
 /// The widest COMMAND that is shown whole.
 const COMMAND_WIDTH: usize = 30;
 
-/// List the pods
+/// List the pods and their further containers
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Exited pods too, not only the living
@@ -40,7 +40,12 @@ fn row(state: &State) -> [String; 6] {
         printable(&state.image),
         format!("\"{}\"", shorten(&printable(&state.command()), COMMAND_WIDTH)),
         status(&state.status),
-        format!("{} {} CPU {} MiB", state.vm.machine, state.vm.cpus, state.vm.memory_mib),
+        match &state.pod {
+            Some(pod) => format!("in {pod}"),
+            None => {
+                format!("{} {} CPU {} MiB", state.vm.machine, state.vm.cpus, state.vm.memory_mib)
+            }
+        },
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `hyperctl run`: a container in a new VM.
+//! `hyperctl run`: a container in a new VM, or one more in a pod that runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
 use crate::guest::GuestDir;
 use crate::image;
 use crate::machine::MachineFlags;
+use crate::pod::state::State;
 use crate::pod::store::{Store, check_name};
-use crate::pod::{detach, host};
+use crate::pod::{detach, further, host};
 use crate::signals::Signals;
 use crate::spec::{Container, ProcessFlags};
 use crate::terminal;
@@ -23,6 +24,10 @@ IMAGE is a name of `hyperctl images`, or the path of an image file; COMMAND repl
 An exited pod stays listed by `ps -a`, with its output (`logs`), console and boot receipt, until `rm`.
 With --rm nothing stays. A pod whose hyperctl was killed leaves nothing either.
 
+With --pod the container joins a pod that runs: its own root, processes and limits, the pod's network,
+host name and IPC. It is called POD/NAME from then on, and is stopped when the pod's first container ends.
+Its image must be one that the pod has, or the pod was started with --slots (q35, pc) or --attach-image.
+
 Ctrl-C goes to the container: as a key with -it, as SIGINT otherwise; the third time it is killed.";
 
 /// Run a container in a new VM
@@ -30,7 +35,8 @@ Ctrl-C goes to the container: as a key with -it, as SIGINT otherwise; the third 
 #[command(after_help = NOTES)]
 #[command(override_usage = "\
 hyperctl run [OPTIONS] IMAGE [COMMAND...]
-       hyperctl run [OPTIONS] --bundle DIR [COMMAND...]")]
+       hyperctl run [OPTIONS] --bundle DIR [COMMAND...]
+       hyperctl run [OPTIONS] --pod POD IMAGE [COMMAND...]")]
 pub struct Args {
     /// Give the container a terminal
     #[arg(short, long)]
@@ -47,6 +53,12 @@ pub struct Args {
     /// A name to call it by [default: invented]
     #[arg(long)]
     pub name: Option<String>,
+    /// Run a further container in this pod instead of a new VM
+    #[arg(long, value_name = "POD", conflicts_with_all = ["MachineFlags", "attach_image", "timeout"])]
+    pub pod: Option<String>,
+    /// Attach one more image, for a further container (any board)
+    #[arg(long, value_name = "IMAGE")]
+    pub attach_image: Vec<String>,
     /// Run an OCI bundle: config.json and a rootfs, which is shared with the guest and written to
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
@@ -64,32 +76,90 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<u8> {
-    let order = args.order()?; // what is wrong with the words is said here, not by a host
+    let work = args.work()?; // what is wrong with the words is said here, not by a host
     if args.detach {
         return detach::spawn(&args).await;
     }
-    terminal::check_input(order.container.tty(), args.interactive)?;
+    terminal::check_input(work.container().tty(), args.interactive)?;
     let mut signals = Signals::listen()?;
-    host::host(order, &Store::open()?, &mut signals, |_| Ok(())).await
+    work.carry_out(&Store::open()?, &mut signals, |_| Ok(())).await
+}
+
+/// What `run`'s words ask for.
+pub enum Work {
+    Pod(Box<host::Order>),
+    Further(Box<further::Order>),
+}
+
+impl Work {
+    fn container(&self) -> &Container {
+        match self {
+            Work::Pod(order) => &order.container,
+            Work::Further(order) => &order.container,
+        }
+    }
+
+    /// Runs the container to its end. `started` hears when it runs.
+    pub async fn carry_out(
+        self,
+        store: &Store,
+        signals: &mut Signals,
+        started: impl FnOnce(&State) -> Result<()>,
+    ) -> Result<u8> {
+        match self {
+            Work::Pod(order) => host::host(*order, store, signals, started).await,
+            Work::Further(order) => further::run(*order, store, signals, started).await,
+        }
+    }
 }
 
 impl Args {
-    /// The pod that these words ask for.
-    pub fn order(&self) -> Result<host::Order> {
+    /// The pod, or the further container, that these words ask for.
+    pub fn work(&self) -> Result<Work> {
         if let Some(name) = &self.name {
             check_name(name)?;
         }
+        match &self.pod {
+            None => Ok(Work::Pod(Box::new(self.order()?))),
+            Some(pod) => Ok(Work::Further(Box::new(self.further(pod)?))),
+        }
+    }
+
+    fn further(&self, pod: &str) -> Result<further::Order> {
+        if self.bundle.is_some() {
+            return Err(Error::new(
+                "--bundle: its directory cannot be shared with a pod that runs",
+            )
+            .hint("make an image of it: `image-builder container`"));
+        }
+        Ok(further::Order {
+            pod: pod.to_string(),
+            name: self.name.clone(),
+            container: self.described_container()?.with(&self.container),
+            interactive: self.interactive,
+            attached: !self.detach,
+            remove: self.rm,
+        })
+    }
+
+    fn order(&self) -> Result<host::Order> {
         let machine = self.machine.machine(&self.container.limits)?;
         Ok(host::Order {
             name: self.name.clone(),
             vm: self.machine.describe(&machine),
             machine,
             container: self.described_container()?.with(&self.container),
+            images: self.images()?,
             interactive: self.interactive,
             attached: !self.detach,
             remove: self.rm,
             deadline: Duration::from_secs(self.timeout),
         })
+    }
+
+    fn images(&self) -> Result<Vec<PathBuf>> {
+        let find = |name: &String| image::find(GuestDir::locate, name).map(|image| image.path);
+        self.attach_image.iter().map(find).collect()
     }
 
     fn described_container(&self) -> Result<Container> {

@@ -146,6 +146,11 @@ async fn gone_within(pod: &Pod, patience: Duration) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the pod's host is gone, a moment after the guest is.
+pub async fn is_gone(pod: &Pod) -> Result<bool> {
+    gone_within(pod, CONNECT).await
+}
+
 fn signal_host(pod: &Pod, signal: Signal) -> Result<()> {
     let operation = || format!("signal host of pod {:?}", pod.state.name);
     let Some(pid) = Pid::from_raw(pod.state.host_pid) else {
@@ -167,7 +172,7 @@ fn signal_host(pod: &Pod, signal: Signal) -> Result<()> {
 }
 
 /// An image may ask for another signal; one that it misspells is not a reason not to stop it.
-fn stop_signal(text: &str) -> u32 {
+pub fn stop_signal(text: &str) -> u32 {
     if text.is_empty() {
         return SIGTERM;
     }

@@ -22,7 +22,6 @@ use tokio::net::unix::pipe;
 use crate::commands::run;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
-use crate::pod::host;
 use crate::pod::state::State;
 use crate::pod::store::Store;
 use crate::progress;
@@ -121,14 +120,14 @@ async fn serve_order(report: &mut Option<File>, signals: &mut Signals) -> Result
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text).context(|| "read the order".into())?;
     let args: run::Args = serde_json::from_slice(&text).context(|| "read the order".into())?;
-    let order = args.order()?;
+    let work = args.work()?;
     // The directory that we were called from must be free to be removed or unmounted.
     std::env::set_current_dir("/").context(|| "leave the directory".into())?;
     let started = |state: &State| match report.take() {
         Some(pipe) => tell(pipe, &Report::Started { id: state.id.clone() }),
         None => Ok(()),
     };
-    host::host(order, &Store::open()?, signals, started).await
+    work.carry_out(&Store::open()?, signals, started).await
 }
 
 /// Keeps the pipe to ourselves: what we start must not hold it open, and nothing else may be written to it.

@@ -9,6 +9,7 @@
 //! files. The pod's own directory goes with the claim, or stays as the record of an exited pod.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyperstart::{Container as Guest, ContainerId, Process, Sandbox, SandboxConfig};
@@ -18,6 +19,8 @@ use tokio::time::timeout;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
 use crate::pod::client;
+use crate::pod::disks::Disks;
+use crate::pod::leases::{self, Leases};
 use crate::pod::output_log::Writer;
 use crate::pod::state::{State, Status, Vm as VmDescription};
 use crate::pod::store::{Claim, Store};
@@ -41,6 +44,8 @@ pub struct Order {
     pub machine: Machine,
     pub vm: VmDescription,
     pub container: Container,
+    /// Images for further containers, attached from the start.
+    pub images: Vec<PathBuf>,
     pub interactive: bool,
     /// The container's streams are ours; else they go to the log alone.
     pub attached: bool,
@@ -56,6 +61,7 @@ struct Booted {
     sandbox: Sandbox,
     container: Guest,
     process: Process,
+    disks: Disks,
 }
 
 /// Runs the pod to its end; the value is the container's exit code. `started` hears when the container runs.
@@ -83,7 +89,7 @@ fn describe(order: &Order, id: String) -> State {
 }
 
 /// `busybox-3f2a`: what it is, and enough of the id to be unique in practice; a clash is refused like any other.
-fn invent_name(label: &str, id: &str) -> String {
+pub fn invent_name(label: &str, id: &str) -> String {
     let base = label.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let base = base.strip_suffix(".erofs").unwrap_or(base);
     let base: String = base.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
@@ -113,8 +119,18 @@ async fn run(
         log: Some(RefCell::new(Log::new(Writer::create(&claim.dir)))),
         first_output: Cell::new(None),
     };
-    let outcome = live(&booted, &session, claim, &stopwatch, signals, started).await;
+    let pod = leases::Pod::new(&booted.vm, &booted.sandbox, &booted.disks);
+    let mut leases = Leases::listen(&claim.dir, &pod)?;
+    let outcome = live(&booted, &session, &mut leases, claim, &stopwatch, signals, started).await;
     let outcome = outcome.context(|| format!("run {:?}", order.container.label));
+    if outcome.is_ok() {
+        tokio::select! {
+            () = leases.end() => {}
+            _ = signals.next_ending() => {}
+            _ = booted.vm.wait() => {}
+        }
+    }
+    drop(leases);
     if let Some(at) = session.first_output.get() {
         claim.state.steps.push(stopwatch.step_at(receipt::OUTPUT, at));
     }
@@ -136,6 +152,8 @@ async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result
     let mut machine = order.machine.clone();
     attach(&mut machine, &order.container.root);
     machine.shares.extend(order.container.binds.shares(&claim.dir)?);
+    let image = |path: &PathBuf| Disk { path: path.clone(), read_only: true };
+    machine.disks.extend(order.images.iter().map(image));
     let vm = Vm::launch(&machine, &claim.dir).await.map_err(|err| vm_error(&err))?;
     claim.state.console = Some(vm.console_log().to_path_buf());
     claim.state.vm.transport = Some(client::transport_of(vm.address()).into());
@@ -149,8 +167,8 @@ async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result
     };
     let created = explained(&vm, created).await?;
     claim.state.steps = steps;
-    let (sandbox, container, process) = created;
-    Ok(Booted { vm, sandbox, container, process })
+    let (sandbox, container, process, disks) = created;
+    Ok(Booted { vm, sandbox, container, process, disks })
 }
 
 async fn create(
@@ -158,17 +176,23 @@ async fn create(
     claim: &mut Claim,
     vm: &Vm,
     step: &mut impl FnMut(&str),
-) -> Result<(Sandbox, Guest, Process)> {
+) -> Result<(Sandbox, Guest, Process, Disks)> {
     let id = claim.state.id.clone();
     let address = client::address_of(vm.address());
     let sandbox = client::reach(&address).await?;
     step("connected");
-    let config = SandboxConfig { id: id.clone(), hostname: id.clone(), ..SandboxConfig::default() };
+    let hostname = order.container.flags.identity.hostname.clone().unwrap_or_else(|| id.clone());
+    let config = SandboxConfig { id: id.clone(), hostname, ..SandboxConfig::default() };
     sandbox.create(&config).await.map_err(|err| client::guest_error(&err))?;
     step("sandbox");
     let id = ContainerId::new(&id).map_err(|err| client::guest_error(&err))?;
-    let device = image_device(vm, &order.container.root)?;
-    let mut storages = storages(&order.container.root, &id, device);
+    let own = order.container.root.image();
+    let disks = Disks::of(vm, id.as_str(), own.into_iter().chain(&order.images))?;
+    let attached = match own {
+        Some(path) => Some(disks.acquire(vm, path).await?),
+        None => None,
+    };
+    let mut storages = storages(&order.container.root, &id, attached.as_ref())?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     storages.extend(order.container.binds.storages());
     let spec = order.container.spec_for(&id, &root);
@@ -178,13 +202,14 @@ async fn create(
     step("created");
     claim.state.address = Some(address);
     let process = container.process();
-    Ok((sandbox, container, process))
+    Ok((sandbox, container, process, disks))
 }
 
 /// From the start of the container to its end, or the VM's.
 async fn live(
     booted: &Booted,
     session: &Session<'_>,
+    leases: &mut Leases<'_>,
     claim: &mut Claim,
     stopwatch: &Stopwatch,
     signals: &mut Signals,
@@ -204,6 +229,7 @@ async fn live(
         biased; // a VM that ends because its container did is told by the container
         outcome = run => outcome,
         err = failure(&booted.vm) => Err(err),
+        never = leases.serve() => match never {},
     };
     explained(&booted.vm, outcome).await
 }
@@ -230,12 +256,7 @@ fn finish(order: &Order, store: &Store, mut claim: Claim, outcome: Result<u8>) -
     if order.remove || !ran {
         return outcome; // dropped, and so removed
     }
-    let (exit_code, error) = match &outcome {
-        Ok(code) => (*code, None),
-        Err(err) => (err.code(), Some(err.message().to_string())),
-    };
-    claim.state.status = Status::Exited { at: time::unix_millis(), exit_code, error };
-    claim.state.address = None;
+    claim.state.exited(&outcome);
     store.keep(claim)?;
     outcome
 }
@@ -288,17 +309,6 @@ fn ended(vm: &Vm, exit: Exit) -> Error {
         None => Error::new(format!("the VM ended before its container: qemu {exit}")),
     }
     .hint("`hyperctl console POD` shows the guest's last words, unless it was run with --rm")
-}
-
-/// The driver and the device by which the guest finds the image.
-fn image_device<'a>(vm: &'a Vm, root: &Root) -> Result<(&'a str, &'a str)> {
-    match root {
-        Root::Image { path } => match vm.disk_device(0) {
-            Some(disk) => Ok((disk.driver, &disk.source)),
-            None => Err(Error::new(format!("attach image {path:?}: the VM has no disk for it"))),
-        },
-        Root::Directory { .. } => Ok(("", "")),
-    }
 }
 
 #[cfg(test)]

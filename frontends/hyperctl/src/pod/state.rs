@@ -26,7 +26,11 @@ const FILE: &str = "state.json";
 pub struct State {
     pub format: u32,
     pub id: String,
+    /// Of a container in a pod: `POD/NAME`.
     pub name: String,
+    /// The pod that it is a further container of; `None`: it is a pod, and that pod's first container.
+    #[serde(default)]
+    pub pod: Option<String>,
     /// What was run: an image's name or path, or a bundle's directory.
     pub image: String,
     pub status: Status,
@@ -92,6 +96,7 @@ impl State {
             format: FORMAT,
             id,
             name,
+            pod: None,
             image,
             status: Status::Booting,
             created: crate::time::unix_millis(),
@@ -120,6 +125,16 @@ impl State {
         let mut file = options.open(&beside).context(|| format!("write {beside:?}"))?;
         file.write_all(&text).context(|| format!("write {beside:?}"))?;
         fs::rename(&beside, &path).context(|| format!("write {path:?}"))
+    }
+
+    /// It has ended, in this way.
+    pub fn exited(&mut self, outcome: &Result<u8>) {
+        let (exit_code, error) = match outcome {
+            Ok(code) => (*code, None),
+            Err(err) => (err.code(), Some(err.message().to_string())),
+        };
+        self.status = Status::Exited { at: crate::time::unix_millis(), exit_code, error };
+        self.address = None;
     }
 
     /// The command line of the container's own process, as `ps` shows it.

@@ -7,6 +7,8 @@
 //!         lock             flock: exclusive while the pod's host lives, however it ends
 //!         state.json  output.log  console.log  qemu.log  host.log
 //!         vm/              the VM's sockets
+//!         control.sock     where the host hears of further containers
+//!         containers/<id>/ one of them each: lock, state.json, output.log, host.log
 //! ```
 //! Whether a pod lives is asked of the kernel (its lock is held), not of a pid that may be another's by now. While it
 //! lives, a guardian (`vmm::RunDir`) stands by its directory and removes it when the host is killed; the record of an
@@ -24,6 +26,8 @@ use crate::error::{Context as _, Error, Result};
 use crate::pod::state::{State, Status};
 
 const STATE_DIR_VARIABLE: &str = "HYPERSTART_STATE_DIR";
+/// Of a pod: its further containers.
+const CONTAINERS: &str = "containers";
 /// As many digits as docker shows.
 const ID_BYTES: usize = 6;
 
@@ -84,17 +88,39 @@ impl Store {
             ))
             .hint(format!("`hyperctl rm -f {}` removes it", state.name)));
         }
-        self.enter(state)
+        let dir = self.pods.join(&state.id);
+        enter(dir, state)
     }
 
-    /// The store is locked: nobody sees the directory before it is complete.
-    fn enter(&self, state: State) -> Result<Claim> {
-        let dir = self.pods.join(&state.id);
-        let guarded = RunDir::create(&dir).map_err(|err| Error::new(err.to_string()))?;
-        let lock = open_lock(&dir.join("lock"))?;
-        lock.lock().context(|| format!("lock pod {:?}", state.name))?;
-        state.save(&dir)?;
-        Ok(Claim { dir, state, guarded, _lock: lock })
+    /// Enters a further container of the pod that is `wanted`, which must run. `build` makes its state from the pod's and
+    /// the container's id.
+    pub fn claim_further(
+        &self,
+        wanted: &str,
+        build: impl FnOnce(&State, String) -> State,
+    ) -> Result<(Pod, Claim)> {
+        let _store = self.lock()?;
+        let taken = self.sweep()?;
+        let id = unused_id(&taken)?;
+        let names: Vec<String> = taken.iter().map(|pod| pod.state.name.clone()).collect();
+        let pod = pick(taken, wanted)?;
+        if let Some(of) = &pod.state.pod {
+            return Err(Error::new(format!("it is a container of pod {of:?}, and no pod"))
+                .hint(format!("--pod {of}")));
+        }
+        match pod.state.status {
+            Status::Running { .. } => {}
+            Status::Booting => return Err(Error::new("the pod is still booting")),
+            Status::Exited { .. } => return Err(Error::new("the pod has exited")),
+        }
+        let state = build(&pod.state, id);
+        let name = state.name.rsplit('/').next().unwrap_or_default();
+        check_name(name)?;
+        if names.contains(&state.name) || name == pod.state.name {
+            return Err(Error::new(format!("the pod has a container of the name {name:?}")));
+        }
+        let claim = enter(pod.dir.join(CONTAINERS).join(&state.id), state)?;
+        Ok((pod, claim))
     }
 
     /// Ends a claim and leaves the pod's record. Its guardian removes what it finds in place, so the record stands aside
@@ -103,13 +129,13 @@ impl Store {
         let _store = self.lock()?;
         claim.save()?;
         let Claim { dir, state, guarded, _lock } = claim;
-        let aside = self.pods.join(format!(".{}", state.id));
+        let aside = dir.with_file_name(format!(".{}", state.id));
         fs::rename(&dir, &aside).context(|| format!("keep pod {dir:?}"))?;
         drop(guarded);
         fs::rename(&aside, &dir).context(|| format!("keep pod {dir:?}"))
     }
 
-    /// All pods, oldest first.
+    /// All pods and their further containers, oldest first.
     pub fn list(&self) -> Result<Vec<Pod>> {
         let _store = self.lock()?;
         self.sweep()
@@ -120,6 +146,16 @@ impl Store {
         pick(self.list()?, wanted)
     }
 
+    /// The container of that name in the pod; without a name its first one.
+    pub fn find_container(&self, pod: &str, container: Option<&str>) -> Result<Pod> {
+        let pod = self.find(pod)?;
+        match container {
+            None => Ok(pod),
+            Some(name) if name == pod.state.name => Ok(pod),
+            Some(name) => self.find(&format!("{}/{name}", pod.state.name)),
+        }
+    }
+
     /// Forgets a pod whose host is gone.
     pub fn remove(&self, pod: &Pod) -> Result<()> {
         let _store = self.lock()?;
@@ -128,23 +164,12 @@ impl Store {
 
     /// Reads all pods and removes what is stale. The store is locked, so nothing here is half-made by a living host.
     fn sweep(&self) -> Result<Vec<Pod>> {
-        let mut pods = Vec::new();
-        let entries = fs::read_dir(&self.pods).context(|| format!("list {:?}", self.pods))?;
-        for entry in entries {
-            let dir = entry.context(|| format!("list {:?}", self.pods))?.path();
-            if !dir.is_dir() {
-                continue;
-            }
-            match State::load(&dir) {
-                Ok(state) if is_hosted(&dir)? || matches!(state.status, Status::Exited { .. }) => {
-                    pods.push(Pod { dir, state });
-                }
-                Ok(_) => remove_dir(&dir)?,
-                // Unreadable and alive: another version's pod, not ours to remove, and not to be silent about.
-                Err(err) if is_hosted(&dir)? => crate::output::warn(err.message()),
-                Err(_) => remove_dir(&dir)?,
-            }
+        let mut pods = sweep_dir(&self.pods)?;
+        let mut further = Vec::new();
+        for pod in &pods {
+            further.extend(sweep_dir(&pod.dir.join(CONTAINERS))?);
         }
+        pods.append(&mut further);
         pods.sort_by(|a, b| (a.state.created, &a.state.id).cmp(&(b.state.created, &b.state.id)));
         Ok(pods)
     }
@@ -154,6 +179,41 @@ impl Store {
         lock.lock().context(|| format!("lock {:?}", self.lock))?;
         Ok(lock)
     }
+}
+
+/// Those that live or have exited; what is neither is removed. A directory that is not there has none.
+fn sweep_dir(parent: &Path) -> Result<Vec<Pod>> {
+    let operation = || format!("list {parent:?}");
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(parent) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.context(operation)?,
+    };
+    for entry in entries {
+        let dir = entry.context(operation)?.path();
+        if !dir.is_dir() {
+            continue;
+        }
+        match State::load(&dir) {
+            Ok(state) if is_hosted(&dir)? || matches!(state.status, Status::Exited { .. }) => {
+                found.push(Pod { dir, state });
+            }
+            Ok(_) => remove_dir(&dir)?,
+            // Unreadable and alive: another version's, not ours to remove, and not to be silent about.
+            Err(err) if is_hosted(&dir)? => crate::output::warn(err.message()),
+            Err(_) => remove_dir(&dir)?,
+        }
+    }
+    Ok(found)
+}
+
+/// The store is locked: nobody sees the directory before it is complete.
+fn enter(dir: PathBuf, state: State) -> Result<Claim> {
+    let guarded = RunDir::create(&dir).map_err(|err| Error::new(err.to_string()))?;
+    let lock = open_lock(&dir.join("lock"))?;
+    lock.lock().context(|| format!("lock pod {:?}", state.name))?;
+    state.save(&dir)?;
+    Ok(Claim { dir, state, guarded, _lock: lock })
 }
 
 impl Pod {
