@@ -87,3 +87,76 @@ fn absent(page: &[Row], tests: &BTreeMap<String, String>) -> Vec<String> {
     let named = page.iter().flat_map(|row| row.cases.iter().chain(&row.twins));
     named.filter(|name| !exists(name)).cloned().collect()
 }
+
+/// A row that is honoured names a case and a twin that is caught, one that is refused a test that sees the refusal.
+#[test]
+fn every_row_is_shown() {
+    assert_eq!(unshown(&rows(table::PAGE).unwrap(), &sources::tests()), Vec::<String>::new());
+}
+
+/// A row without a case, without a twin, or refused by a test that does not know its name is caught.
+#[test]
+fn a_row_that_is_not_shown_is_caught() {
+    let row = |status, cases: &[&str], twins: &[&str]| Row {
+        fields: vec!["linux.intelRdt".into(), "linux.intelRdt.closID".into()],
+        status,
+        how: String::new(),
+        cases: cases.iter().map(|&case| case.to_owned()).collect(),
+        twins: twins.iter().map(|&twin| twin.to_owned()).collect(),
+    };
+    let body = |text: &str| (text.to_owned(), format!("(\"{text}\", 1)"));
+    let tests = BTreeMap::from([body("linux.intelRdt"), body("other")]);
+    let unshown = |row: Row| unshown(&[row], &tests);
+    assert!(unshown(row(Status::Honoured, &["other"], &["other"])).is_empty());
+    assert!(unshown(row(Status::Refused, &["linux.intelRdt"], &[])).is_empty());
+    assert!(unshown(row(Status::NotApplicable, &[], &[])).is_empty());
+    assert_eq!(unshown(row(Status::Honoured, &[], &["other"])), ["linux.intelRdt: no case"]);
+    assert_eq!(unshown(row(Status::Honoured, &["other"], &[])), ["linux.intelRdt: no wrong twin"]);
+    for cases in [&[][..], &["other"], &["gone"]] {
+        let found = unshown(row(Status::Refused, cases, &[]));
+        assert_eq!(found, ["linux.intelRdt: no test of the refusal"]);
+    }
+}
+
+/// What rows lack.
+fn unshown(page: &[Row], tests: &BTreeMap<String, String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for row in page {
+        let field = &row.fields[0];
+        let name = field.trim_end_matches("[]").trim_end_matches(".*");
+        let is_refused_by =
+            |case: &String| tests.get(case).is_some_and(|body| body.contains(&format!("\"{name}")));
+        match row.status {
+            Status::Honoured if row.cases.is_empty() => found.push(format!("{field}: no case")),
+            Status::Honoured if row.twins.is_empty() => {
+                found.push(format!("{field}: no wrong twin"));
+            }
+            Status::Refused if !row.cases.iter().any(is_refused_by) => {
+                found.push(format!("{field}: no test of the refusal"));
+            }
+            Status::Honoured | Status::Refused | Status::NotApplicable => {}
+        }
+    }
+    found
+}
+
+/// Each check of the probe has been seen to fail: a case has a twin for it.
+#[test]
+fn every_check_of_the_probe_has_a_twin() {
+    let (checks, cases) = (sources::checks(), sources::conformance());
+    assert!(checks.len() > 50, "{checks:?}");
+    assert_eq!(without_twin(&checks, &cases), Vec::<String>::new());
+    let invented = [checks, vec!["linux.invented".to_owned()]].concat();
+    assert_eq!(
+        without_twin(&invented, &cases),
+        ["linux.invented"],
+        "a check without one is caught"
+    );
+}
+
+fn without_twin(checks: &[String], cases: &str) -> Vec<String> {
+    let has = |check: &&String| {
+        !cases.contains(&format!("\"{check}\"")) && !cases.contains(&format!("\"{check}: "))
+    };
+    checks.iter().filter(has).cloned().collect()
+}

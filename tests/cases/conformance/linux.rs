@@ -108,3 +108,29 @@ fn device_rules_are_those_of_the_config() {
         ],
     );
 }
+
+/// Clocks without an offset, and no policy of memory.
+#[test]
+fn clocks_and_memory_are_the_kernels() {
+    conforms(
+        |_| {},
+        &[
+            other(&[], "/linux/timeOffsets", json!({ "boottime": { "secs": 0, "nanosecs": 0 } })),
+            other(
+                &["linux.timeOffsets"],
+                "/linux/timeOffsets",
+                json!({ "boottime": { "secs": 5 } }),
+            ),
+            other(
+                &["linux.timeOffsets"],
+                "/linux/timeOffsets",
+                json!({ "monotonic": { "nanosecs": 1 } }),
+            ),
+            other(
+                &["linux.memoryPolicy"],
+                "/linux/memoryPolicy",
+                json!({ "mode": "MPOL_BIND", "nodes": "0" }),
+            ),
+        ],
+    );
+}

@@ -10,7 +10,9 @@ mod identity;
 mod linux;
 mod mounts;
 mod process;
+mod refused;
 mod resources;
+mod seccomp;
 
 use std::collections::{BTreeMap, BTreeSet};
 

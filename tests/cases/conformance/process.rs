@@ -1,6 +1,7 @@
 //! The process's words, its terminal and its limits.
 
-use harness::bundle::put;
+use harness::bundle::{Bundle, put};
+use harness::command::Place;
 use serde_json::{Value, json};
 
 use super::{conforms, other, wrong};
@@ -165,6 +166,61 @@ fn real_time_scheduling_is_that_of_the_config() {
             other(&["process.scheduler"], "/process/scheduler/runtime", json!(20_000_001)),
             other(&["process.scheduler"], "/process/scheduler/deadline", json!(50_000_001)),
             other(&["process.scheduler"], "/process/scheduler/period", json!(100_000_001)),
+        ],
+    );
+}
+
+/// An exec has the affinity of the config; a container's first process has none of it.
+#[test]
+fn affinity_of_an_exec_is_that_of_the_config() {
+    let place = Place::new();
+    let mut bundle = Bundle::new(&place, "bundle");
+    put(&mut bundle.config, "/process/execCPUAffinity", json!({ "initial": "0", "final": "1" }));
+    bundle.args(["/bin/sleep", "1000"]);
+    bundle.write();
+    let directory = bundle.directory.to_str().unwrap();
+    place.run(["run", "-d", "--name", "b", "--vm-cpus", "2", "--bundle", directory]).ok();
+    for (name, cpus, fails) in [("right", "1", false), ("wrong", "0", true)] {
+        let path = format!("/expect/{name}.json");
+        let mut config = bundle.config.clone();
+        put(&mut config, "/process/args", json!(["/probe", "conform", path]));
+        put(&mut config, "/process/execCPUAffinity/final", json!(cpus));
+        bundle.expect(name, &config);
+        let said = place.run(["exec", "b", "/probe", "conform", &path]);
+        let failed: Vec<&str> =
+            said.stdout.lines().filter(|line| line.starts_with("not ok")).collect();
+        assert_eq!(said.code, i32::from(fails), "{failed:#?} {said:#?}");
+        assert_eq!(failed.len(), usize::from(fails), "{failed:#?}");
+        assert!(
+            failed.iter().all(|line| line.contains("process.execCPUAffinity: ")),
+            "{failed:#?}"
+        );
+    }
+    place.run(["rm", "-f", "b"]).ok();
+    place.assert_nothing_left();
+}
+
+/// What hooks have left is compared in the order of the lifecycle, whatever the order of the properties. The lines of
+/// /etc/passwd stand for what hooks write.
+#[test]
+fn traces_of_hooks_are_compared_in_order() {
+    const LINES: [&str; 2] =
+        ["root:x:0:0:root:/root:/bin/sh", "alice:x:1000:1001::/home/alice:/bin/sh"];
+    let with = |runtime: &'static str, container: &'static str| {
+        move |config: &mut Value| {
+            let hook = |line: &str| json!([{ "path": "/x", "args": ["x", line] }]);
+            put(config, "/annotations", json!({ "hyperstart.test.hooks-file": "/etc/passwd" }));
+            let hooks =
+                json!({ "createContainer": hook(container), "createRuntime": hook(runtime) });
+            put(config, "/hooks", hooks);
+        }
+    };
+    conforms(
+        |_| {},
+        &[
+            wrong(&[], with(LINES[0], LINES[1])),
+            wrong(&["hooks"], with(LINES[1], LINES[0])),
+            wrong(&["hooks"], with(LINES[0], "alice")),
         ],
     );
 }

@@ -24,6 +24,11 @@ fn limits_are_those_of_the_config() {
                     "shares": 2048, "quota": 40_000, "period": 80_000, "cpus": "0", "mems": "0",
                 }),
             );
+            put(
+                config,
+                "/linux/resources/hugepageLimits",
+                json!([{ "pageSize": "2MB", "limit": 4 << 20 }]),
+            );
             put(config, "/linux/resources/pids", json!({ "limit": 77 }));
         },
         &[
@@ -48,7 +53,31 @@ fn limits_are_those_of_the_config() {
             other(&["linux.resources.cpu.period"], "/linux/resources/cpu/period", json!(100_000)),
             other(&["linux.resources.cpu.cpus"], "/linux/resources/cpu/cpus", json!("0-1")),
             other(&["linux.resources.cpu.mems"], "/linux/resources/cpu/mems", json!("1")),
+            other(
+                &["linux.resources.hugepageLimits"],
+                "/linux/resources/hugepageLimits/0/limit",
+                json!(2 << 20),
+            ),
             other(&["linux.resources.pids.limit"], "/linux/resources/pids/limit", json!(-1)),
+        ],
+    );
+}
+
+/// What the kernel has by default is seen as such, and what was given by another property is there.
+#[test]
+fn limits_that_are_not_given_are_the_kernels() {
+    conforms(
+        |config| put(config, "/linux/resources/pids", json!({ "limit": 77 })),
+        &[
+            other(&[], "/linux/resources/cpu", json!({ "burst": 0, "idle": 0 })),
+            other(&["linux.resources.cpu.burst"], "/linux/resources/cpu", json!({ "burst": 1000 })),
+            other(&["linux.resources.cpu.idle"], "/linux/resources/cpu", json!({ "idle": 1 })),
+            other(&[], "/linux/resources/unified", json!({ "pids.max": "77" })),
+            other(
+                &["linux.resources.unified"],
+                "/linux/resources/unified",
+                json!({ "pids.max": "76" }),
+            ),
         ],
     );
 }
