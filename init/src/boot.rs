@@ -199,10 +199,7 @@ pub fn mount_filesystems() -> Result<()> {
             .or_else(|errno| already_mounted(target, errno))
             .context(|| format!("mount {fstype} on {target:?}"))?;
     }
-    // What is mounted from here on is shared too, so that containers can have it propagate; they are private else.
-    let shared = MsFlags::MS_SHARED | MsFlags::MS_REC;
-    mount(None::<&str>, "/", None::<&str>, shared, None::<&str>)
-        .context(|| "make mounts shared".to_owned())
+    Ok(())
 }
 
 /// A kernel with CONFIG_DEVTMPFS_MOUNT has mounted /dev before us: the same filesystem, and no error.

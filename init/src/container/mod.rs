@@ -127,6 +127,7 @@ impl Container {
         reaper: &Reaper,
     ) -> Result<(Process, Listener)> {
         guest_devices::resolve(&mut spec)?;
+        rootfs::share_guest_mounts(&spec.root, &spec.mounts)?;
         let rules =
             device_rules::complete(&spec.devices, &spec.resources.device_rules, guest_root()?);
         let (ours, childs) = process::streams(spec.process.terminal)?;

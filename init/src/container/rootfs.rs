@@ -5,9 +5,10 @@
 //! changes in between changes nothing (CVE-2021-30465, CVE-2024-45310), and no mount of the container's is the source of
 //! another. After `pivot` the guest's tree is gone from the namespace.
 //!
-//! The guest's mounts are shared, and the child's copies of them private: what is mounted here does not show there.
-//! Only a root that is a slave, and binds that are shared or slaves, stay tied to the guest's mounts.
+//! The child's copies of the guest's mounts are private: what is mounted here does not show there. Only a root that is a
+//! slave, and binds that are shared or slaves, stay tied to the guest's mounts, which PID 1 has shared for them.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxAttributes, StatxFlags, fstat, statx};
@@ -27,15 +28,34 @@ use super::tree::{Leaf, Links, Tree, is_directory, is_on_proc};
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
+/// In PID 1, before a container's child is cloned: a container that asks for it gets the guest's mounts for peers. They
+/// stay shared, and so is what is mounted on them later; for other containers that makes no difference.
+pub fn share_guest_mounts(root: &Root, mounts: &[Mount]) -> Result<()> {
+    let is_peer = |mount: &Mount| {
+        matches!(mount.source, MountSource::Bind { .. }) && is_peer_of_guest(&mount.options)
+    };
+    if !is_slave(root) && !mounts.iter().any(is_peer) {
+        return Ok(());
+    }
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)
+        .context(|| "share the guest's mounts".to_owned())
+}
+
+fn is_slave(root: &Root) -> bool {
+    root.propagation == Some(MountPropagationFlags::DOWNSTREAM)
+}
+
 /// A root that is being put together.
 pub struct Rootfs {
     tree: Tree,
+    /// The root's mount and inode.
+    identity: (u64, u64),
     /// What the plan mounts, in its order; none: a remount.
     detached: Vec<Option<OwnedFd>>,
     /// What shall be read-only, once mount points and devices have been made in it.
     late_read_only: Vec<OwnedFd>,
-    /// Device numbers of the filesystems that were made for this container and nobody else.
-    own: Vec<(u32, u32)>,
+    /// Device numbers of the filesystems that were made for this container and nobody else; none: nobody will ask.
+    own: Option<Vec<(u32, u32)>>,
     /// Where proc and sysfs were mounted, and their mounts.
     anchors: Vec<(String, Tree)>,
 }
@@ -47,8 +67,8 @@ impl Rootfs {
         let place = open_source(&root.path).context(|| "root".to_owned())?;
         let place = place.as_fd();
         refuse_guest_root(place).context(|| format!("root {:?}", root.path))?;
-        let slave = root.propagation == Some(MountPropagationFlags::DOWNSTREAM);
-        let early = slave.then(|| slave_of(place)).transpose().context(|| "root".to_owned())?;
+        let early =
+            is_slave(root).then(|| slave_of(place)).transpose().context(|| "root".to_owned())?;
         let mut detached =
             plan.iter().map(copy_of_peer).collect::<Result<Vec<Option<OwnedFd>>>>()?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -62,11 +82,13 @@ impl Rootfs {
             Ok(tree)
         };
         let tree = attach().context(|| format!("root {:?}", root.path))?;
+        let remounts = plan.iter().any(|mount| mount.source == MountSource::Remount);
         Ok(Self {
+            identity: place_of(&identity(tree.as_fd())?),
             tree: Tree::new(tree),
             detached,
             late_read_only: Vec::new(),
-            own: Vec::new(),
+            own: remounts.then(Vec::new),
             anchors: Vec::new(),
         })
     }
@@ -78,16 +100,16 @@ impl Rootfs {
     /// The place that `path` names. Below /proc and /sys it is one of the filesystem that was mounted there, even if
     /// somebody who shares the root's files has since put a directory of his in the way (CVE-2019-19921).
     pub fn locate(&self, path: &str) -> rustix::io::Result<OwnedFd> {
-        let cleaned = clean(path);
-        let below = |(top, tree)| {
-            let rest = cleaned.strip_prefix(top)?.strip_prefix('/')?;
-            (!rest.split('/').any(|part| part == "..")).then_some((tree, rest))
+        let is_clean = !path.contains("//") && !path.contains("/.");
+        let path = if is_clean { Cow::Borrowed(path) } else { Cow::Owned(clean(path)) };
+        let below = |top: &str| {
+            let rest = path.strip_prefix(top)?.strip_prefix('/')?;
+            (!rest.split('/').any(|part| part == "..")).then_some(rest)
         };
-        let anchored =
-            self.anchors.iter().rev().find_map(|(top, tree)| below((top.as_str(), tree)));
+        let anchored = self.anchors.iter().rev().find_map(|(top, tree)| Some((tree, below(top)?)));
         match anchored {
             Some((tree, rest)) => tree.locate(rest),
-            None => self.tree.locate(path),
+            None => self.tree.locate(&path),
         }
     }
 
@@ -133,8 +155,8 @@ impl Rootfs {
             MountSource::Overlay { .. } => FsType::Overlay,
             MountSource::Bind { .. } | MountSource::Remount => return Ok(()),
         };
-        if fstype.has_own_superblock() {
-            self.own.push(device(&identity(mount.as_fd())?));
+        if let Some(own) = self.own.as_mut().filter(|_| fstype.has_own_superblock()) {
+            own.push(device(&identity(mount.as_fd())?));
         }
         if matches!(fstype, FsType::Proc | FsType::Sysfs) {
             self.anchors.push((clean(destination), Tree::new(mount)));
@@ -152,7 +174,7 @@ impl Rootfs {
             return Err(Error::new(Code::InvalidArgument, "nothing is mounted there"));
         }
         if !options.superblock.is_empty() || !options.data.is_empty() {
-            if !self.own.contains(&device(&stat)) {
+            if !self.own.iter().flatten().any(|own| *own == device(&stat)) {
                 let why = "the filesystem there is not the container's own";
                 return Err(Error::new(Code::FailedPrecondition, why));
             }
@@ -202,8 +224,7 @@ impl Rootfs {
         } else {
             place
         };
-        let (there, root) = (identity(place.as_fd())?, identity(self.tree.as_fd())?);
-        if (there.stx_mnt_id, there.stx_ino) == (root.stx_mnt_id, root.stx_ino) {
+        if place_of(&identity(place.as_fd())?) == self.identity {
             return Err(Error::new(Code::InvalidArgument, "the root is root.path's to say"));
         }
         if is_system {
@@ -261,8 +282,7 @@ fn describe(Mount { destination, source, .. }: &Mount) -> String {
 
 /// By whatever path it was reached.
 fn refuse_guest_root(place: BorrowedFd<'_>) -> Result<()> {
-    let (there, root) = (identity(place)?, identity(Tree::of_root()?.as_fd())?);
-    if (there.stx_mnt_id, there.stx_ino) == (root.stx_mnt_id, root.stx_ino) {
+    if place_of(&identity(place)?) == place_of(&identity(Tree::of_root()?.as_fd())?) {
         return Err(Error::new(Code::InvalidArgument, "the guest's own root"));
     }
     Ok(())
@@ -326,6 +346,10 @@ fn is_read_only(attributes: &MountAttr) -> bool {
 
 fn identity(place: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
     statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO)
+}
+
+fn place_of(stat: &Statx) -> (u64, u64) {
+    (stat.stx_mnt_id, stat.stx_ino)
 }
 
 fn device(stat: &Statx) -> (u32, u32) {
