@@ -14,8 +14,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::future::{Future, poll_fn};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::Poll;
@@ -116,7 +117,10 @@ pub struct Leases<'a> {
 impl<'a> Leases<'a> {
     pub fn listen(dir: &Path, pod: &'a Pod<'a>) -> Result<Leases<'a>> {
         let path = socket(dir);
-        let listener = UnixListener::bind(&path).context(|| format!("listen on {path:?}"))?;
+        let operation = || format!("listen on {path:?}");
+        let listener = UnixListener::bind(&path).context(operation)?;
+        // Nobody else gets into the pod's directory either; this is for whoever opens that.
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).context(operation)?;
         Ok(Leases { pod, listener, path, tasks: Vec::new() })
     }
 
