@@ -17,7 +17,7 @@ use hyperstart_protocol::{GUEST_NODE, MAX_FRAME};
 use oci_spec::runtime;
 use protobuf::{Message, MessageField};
 
-use crate::connection::{CALL, Connection};
+use crate::connection::{CALL, Connection, UNBOUNDED};
 use crate::error::{Cause, Code, Error, Result};
 use crate::id::{ContainerId, ExecId};
 use crate::process::{ExitStatus, Process};
@@ -64,11 +64,13 @@ impl From<GuestDevice> for agent::Device {
 pub struct Container {
     connection: Arc<Connection>,
     id: ContainerId,
+    /// For a start: hooks of the spec may take as long as they are given, which the guest sees to.
+    start_deadline: Option<Duration>,
 }
 
 impl Container {
     pub(crate) fn new(connection: Arc<Connection>, id: ContainerId) -> Self {
-        Self { connection, id }
+        Self { connection, id, start_deadline: CALL }
     }
 
     pub(crate) async fn create(
@@ -90,11 +92,15 @@ impl Container {
         check_size(&request).map_err(Cause::of("create container", id))?;
         let extension = spec::extension_of_spec(request.OCI.get_or_default());
         connection.check_extension(extension).await.map_err(Cause::of("create container", id))?;
-        let call = connection.agent(CALL, |agent, context| async move {
+        let hooks = request.OCI.get_or_default().Hooks.get_or_default();
+        let deadline = |hooks: &[_]| if hooks.is_empty() { CALL } else { UNBOUNDED };
+        let start_deadline = deadline(&hooks.StartContainer);
+        let create_deadline = deadline(&hooks.CreateContainer);
+        let call = connection.agent(create_deadline, |agent, context| async move {
             agent.create_container(context, &request).await
         });
         call.await.map_err(Cause::of("create container", id))?;
-        Ok(Self { connection, id: id.clone() })
+        Ok(Self { connection, id: id.clone(), start_deadline })
     }
 
     /// The container's id.
@@ -112,7 +118,7 @@ impl Container {
             container_id: self.id.as_str().to_owned(),
             ..Default::default()
         };
-        let call = self.connection.agent(CALL, |agent, context| async move {
+        let call = self.connection.agent(self.start_deadline, |agent, context| async move {
             agent.start_container(context, &request).await
         });
         call.await.map_err(Cause::of("start container", &self.id))?;

@@ -53,11 +53,16 @@ impl Exit {
 }
 
 /// Waits for a child of a child of PID 1's: what that made itself, it reaps itself.
-pub fn reap(pidfd: BorrowedFd<'_>) -> Result<()> {
+pub fn reap(pidfd: BorrowedFd<'_>) -> Result<ExitStatus> {
     loop {
         match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
             Err(Errno::EINTR) => {}
-            ended => return ended.map(drop).context(|| "wait for a child".to_owned()),
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Ok(ExitStatus::Signaled(signal as i32));
+            }
+            Ok(_) => {} // it was asked for ends alone
+            Err(errno) => return Err(errno).context(|| "wait for a child".to_owned()),
         }
     }
 }

@@ -333,7 +333,7 @@ fn bundle_field_that_is_not_honoured_is_refused_by_name() {
 }
 
 /// A bundle whose config.json has what `runc spec` writes, and busybox with its applets as a rootfs.
-fn busybox_bundle(place: &Place, words: &[&str]) -> std::path::PathBuf {
+pub fn busybox_bundle(place: &Place, words: &[&str]) -> std::path::PathBuf {
     let bundle = place.path("bundle");
     let bin = bundle.join("rootfs/bin");
     fs::create_dir_all(&bin).unwrap();

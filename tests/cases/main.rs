@@ -16,6 +16,7 @@ mod exec;
 mod failure;
 #[path = "harness.rs"]
 mod harness_itself;
+mod hooks;
 mod hotplug;
 mod hyperctl;
 mod hyperctl_flags;
@@ -27,6 +28,7 @@ mod process;
 mod propagation;
 mod protocol;
 mod refusal;
+mod resources;
 mod seccomp;
 mod stdio;
 mod storage;

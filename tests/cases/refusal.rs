@@ -44,7 +44,18 @@ fn fields_are_refused_by_name() {
             "process.scheduler.priority",
         ),
         ("/hooks", json!({ "prestart": hook.clone() }), "hooks.prestart"),
-        ("/hooks", json!({ "createContainer": hook.clone() }), "hooks.createContainer"),
+        ("/hooks", json!({ "createRuntime": hook.clone() }), "hooks.createRuntime"),
+        ("/hooks", json!({ "poststart": hook.clone() }), "hooks.poststart"),
+        (
+            "/hooks",
+            json!({ "createContainer": [{ "path": "true" }] }),
+            "hooks.createContainer[0].path",
+        ),
+        (
+            "/hooks",
+            json!({ "startContainer": [{ "path": "/t", "timeout": -1 }] }),
+            "hooks.startContainer[0].timeout",
+        ),
         ("/hooks", json!({ "poststop": hook }), "hooks.poststop"),
         (
             "/mounts",

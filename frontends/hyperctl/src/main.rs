@@ -11,6 +11,7 @@ mod error;
 mod escalation;
 mod flags;
 mod guest;
+mod hooks;
 mod image;
 mod logging;
 mod machine;

@@ -18,6 +18,7 @@ use crate::binds::Binds;
 use crate::config;
 use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
+use crate::hooks::Hooks;
 use crate::image::Image;
 use crate::pod::disks::Attached;
 
@@ -77,6 +78,8 @@ pub struct Container {
     pub process: Process,
     /// A bundle's config.json; `None`: host-lib's default.
     config: Option<Spec>,
+    /// The directory that it is in.
+    bundle: Option<PathBuf>,
     /// By name or number; empty is SIGTERM.
     pub stop_signal: String,
     /// What the user says about it, beyond its process.
@@ -113,6 +116,7 @@ impl Container {
             binds: Binds::default(),
             process: default_process(args, env, cwd, hyperstart::spec::user(user), tty),
             config: None,
+            bundle: None,
             stop_signal: config.stop_signal.clone(),
             flags: ContainerFlags::default(),
         })
@@ -141,6 +145,7 @@ impl Container {
             binds,
             process,
             config: Some(config),
+            bundle: Some(bundle.to_path_buf()),
             stop_signal: String::new(),
             flags: ContainerFlags::default(),
         })
@@ -148,6 +153,11 @@ impl Container {
 
     pub fn tty(&self) -> bool {
         self.process.terminal().unwrap_or(false)
+    }
+
+    /// The hooks of its bundle that run on the host, for container `id`.
+    pub fn hooks(&self, id: &str) -> Hooks {
+        Hooks::of(self.bundle.as_deref().zip(self.config.as_ref()), id)
     }
 
     /// The spec of container `id`, whose root the guest has at `root`.

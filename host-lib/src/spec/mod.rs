@@ -9,6 +9,7 @@
 
 mod default;
 mod extension;
+mod hooks;
 mod reader;
 mod wire;
 
@@ -19,4 +20,5 @@ pub use default::{default_process, default_spec, user};
 pub(crate) use extension::{
     CAPABILITY as EXTENSIONS, of_process as extension_of_process, of_spec as extension_of_spec,
 };
+pub use hooks::{HostHooks, take_host_hooks};
 pub(crate) use wire::{process_to_wire, to_wire};

@@ -16,10 +16,11 @@ use nix::unistd::Pid;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::time::{Instant, sleep};
 
-use super::device_rules;
 use super::id::ContainerId;
-use super::spec::{DeviceRule, Limit, Resources};
+use super::spec::{DeviceRule, Resources};
+use super::{device_rules, limits};
 use crate::error::{Code, Context, Error, Result};
+use crate::reaper::Reaper;
 use crate::sys::CGROUP_ROOT;
 
 /// How long removal waits for processes that are being killed. They die at once unless the kernel holds them.
@@ -55,6 +56,11 @@ impl Cgroup {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Limits its use of disks.
+    pub async fn limit_io(&self, resources: &Resources, reaper: &Reaper) -> Result<()> {
+        limits::apply_io(&self.path, resources, reaper).await
     }
 
     /// Refuses every device that the rules do not allow, from now on.
@@ -113,9 +119,7 @@ fn open(path: &Path) -> Result<OwnedFd> {
 
 /// Sets the limits of a cgroup that was just made.
 fn limited(path: &Path, resources: &Resources) -> Result<Cgroup> {
-    for (file, value) in settings(resources) {
-        fs::write(path.join(&file), &value).context(|| format!("set {file} to {value:?}"))?;
-    }
+    limits::apply(path, resources)?;
     Ok(Cgroup { path: path.to_owned(), directory: open(path)?, removed: Cell::new(false) })
 }
 
@@ -215,49 +219,6 @@ pub fn normalised(path: &str) -> Result<String> {
 
 const DEPTH_MAX: usize = 16;
 
-/// Which files of the cgroup get which values.
-fn settings(resources: &Resources) -> Vec<(String, String)> {
-    let mut settings = Vec::new();
-    let mut set = |file: &str, value: Option<String>| {
-        if let Some(value) = value {
-            settings.push((file.to_owned(), value));
-        }
-    };
-    set("memory.max", resources.memory_limit.map(limit));
-    set("memory.low", resources.memory_reservation.map(limit));
-    set("memory.swap.max", resources.swap_limit.map(limit));
-    set("cpu.weight", resources.cpu_shares.map(|shares| weight(shares).to_string()));
-    set("cpu.max", bandwidth(resources.cpu_quota_us, resources.cpu_period_us));
-    set("cpuset.cpus", resources.cpus.clone());
-    set("cpuset.mems", resources.mems.clone());
-    set("pids.max", resources.pids_limit.map(limit));
-    for (size, bytes) in &resources.hugepage_limits {
-        set(&format!("hugetlb.{size}.max"), Some(bytes.to_string()));
-    }
-    settings
-}
-
-fn limit(limit: Limit) -> String {
-    match limit {
-        Limit::Max => "max".to_owned(),
-        Limit::Of(value) => value.to_string(),
-    }
-}
-
-/// Shares of cgroup v1 (2 to 262144) as weight of v2 (1 to 10000), in proportion, as all OCI runtimes do.
-fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
-}
-
-/// `cpu.max`: quota and period in microseconds; a period alone keeps the quota that a new cgroup has.
-fn bandwidth(quota: Option<Limit>, period: Option<u64>) -> Option<String> {
-    match (quota, period) {
-        (None, None) => None,
-        (quota, None) => quota.map(limit),
-        (quota, Some(period)) => Some(format!("{} {period}", limit(quota.unwrap_or(Limit::Max)))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,50 +238,5 @@ mod tests {
         {
             assert_eq!(normalised(bad).unwrap_err().code(), Code::InvalidArgument, "{bad:?}");
         }
-    }
-
-    #[test]
-    fn limits_become_files() {
-        let resources = Resources {
-            memory_limit: Some(Limit::Of(64 << 20)),
-            memory_reservation: Some(Limit::Of(1 << 20)),
-            swap_limit: Some(Limit::Of(0)),
-            cpu_shares: Some(1024),
-            cpu_quota_us: Some(Limit::Of(50_000)),
-            cpu_period_us: Some(100_000),
-            cpus: Some("0-1".to_owned()),
-            pids_limit: Some(Limit::Max),
-            hugepage_limits: vec![("2MB".to_owned(), 0)],
-            ..Resources::default()
-        };
-        let settings = settings(&resources);
-        let lines: Vec<String> =
-            settings.iter().map(|(file, value)| format!("{file}={value}")).collect();
-        assert_eq!(
-            lines,
-            [
-                "memory.max=67108864",
-                "memory.low=1048576",
-                "memory.swap.max=0",
-                "cpu.weight=39",
-                "cpu.max=50000 100000",
-                "cpuset.cpus=0-1",
-                "pids.max=max",
-                "hugetlb.2MB.max=0",
-            ]
-        );
-        assert!(super::settings(&Resources::default()).is_empty());
-    }
-
-    #[test]
-    fn shares_span_the_weights() {
-        assert_eq!([0, 2, 1024, 262_144, u64::MAX].map(weight), [1, 1, 39, 10_000, 10_000]);
-    }
-
-    #[test]
-    fn a_period_alone_has_no_quota() {
-        assert_eq!(bandwidth(None, Some(50_000)).unwrap(), "max 50000");
-        assert_eq!(bandwidth(Some(Limit::Of(1_000)), None).unwrap(), "1000");
-        assert_eq!(bandwidth(None, None), None);
     }
 }

@@ -13,6 +13,8 @@ use rustix::fs::{CWD, Mode, OFlags, Uid, fchown, openat};
 use rustix::process::{DumpableBehavior, fchdir, getcwd, set_dumpable_behavior, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use super::hooks::HookRunner;
+use super::id::ContainerId;
 use super::program::{Program, has_home};
 use super::rootfs::Rootfs;
 use super::spec::{CapabilitySet, ContainerSpec, Execution, ProcessSpec};
@@ -26,6 +28,7 @@ use crate::sys::process::{close_all_but, exit_now, reset_sigpipe};
 
 /// What the first process of a container is made from.
 pub struct FirstSpec {
+    pub id: ContainerId,
     pub container: ContainerSpec,
     pub stdio: Option<ChildStdio>, // none: a terminal, which the child makes
     pub report: Reporter,
@@ -42,8 +45,8 @@ pub struct ExecSpec {
 
 /// The entry of a container's first process.
 pub fn first(spec: FirstSpec) -> ! {
-    let FirstSpec { container, stdio, report } = spec;
-    end(&report, become_first(container, stdio, &report))
+    let FirstSpec { id, container, stdio, report } = spec;
+    end(&report, become_first(&id, container, stdio, &report))
 }
 
 /// The entry of a process that joins a container. What it takes stays with PID 1 if there is no child.
@@ -65,6 +68,7 @@ fn end(report: &Reporter, failure: Result<Infallible>) -> ! {
 }
 
 fn become_first(
+    id: &ContainerId,
     spec: ContainerSpec,
     stdio: Option<ChildStdio>,
     report: &Reporter,
@@ -91,12 +95,19 @@ fn become_first(
     hidden::make_read_only(&rootfs, &spec.readonly_paths)?;
     hidden::mask(&rootfs, &spec.masked_paths)?;
     rootfs.seal(&spec.root)?; // after all that writes
+    let hooks = HookRunner::new(spec.hooks.as_deref(), id, &spec.root.path, ourselves)?;
+    if let Some(hooks) = &hooks {
+        hooks.create_container()?; // the guest's paths are there, and the container's mounts
+    }
     let tree = rootfs.pivot(spec.root.propagation)?; // the guest's paths are gone
     let program = become_process(&tree, spec.process, &spec.execution, terminal.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
     if !report.wait()? {
         exit_now(0); // let go before it was started
+    }
+    if let Some(hooks) = &hooks {
+        hooks.start_container()?;
     }
     program.run(&ourselves, spec.execution.filter.as_deref())
 }

@@ -20,7 +20,9 @@ mod devices;
 mod fs_context;
 mod guest_devices;
 mod hidden;
+mod hooks;
 mod id;
+mod limits;
 mod mount_options;
 mod mounts;
 mod namespaces;
@@ -67,7 +69,7 @@ use crate::report::{self, Listener};
 use crate::sys::process::{Child, CloneArgs, clone_child};
 use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
-use process::Unfinished;
+use process::{SET_UP_DEADLINE, Unfinished};
 use scheduling::RunsOn;
 use spec::{ContainerSpec, Execution, ProcessSpec};
 
@@ -101,7 +103,7 @@ impl Container {
     pub async fn create(id: ContainerId, spec: ContainerSpec, reaper: &Reaper) -> Result<Rc<Self>> {
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();
-        match Self::set_up(&cgroup, spec, reaper).await {
+        match Self::set_up(&id, &cgroup, spec, reaper).await {
             Ok((first, gate)) => Ok(Rc::new(Self {
                 id,
                 cgroup,
@@ -122,12 +124,14 @@ impl Container {
     }
 
     async fn set_up(
+        id: &ContainerId,
         cgroup: &Cgroup,
         mut spec: ContainerSpec,
         reaper: &Reaper,
     ) -> Result<(Process, Listener)> {
         guest_devices::resolve(&mut spec)?;
         rootfs::share_guest_mounts(&spec.root, &spec.mounts)?;
+        cgroup.limit_io(&spec.resources, reaper).await?;
         let rules =
             device_rules::complete(&spec.devices, &spec.resources.device_rules, guest_root()?);
         let (ours, childs) = process::streams(spec.process.terminal)?;
@@ -136,10 +140,10 @@ impl Container {
             namespaces: namespaces::of_first_process(spec.network),
             cgroup: Some(cgroup.as_fd()),
         };
-        let child =
-            clone_child(args, child::first, FirstSpec { container: spec, stdio: childs, report })
-                .context(|| "clone".to_owned())?;
-        let first = Unfinished::new(child, reaper).ready(&listener, ours).await?;
+        let deadline = hooks::deadline(spec.hooks.as_deref());
+        let spec = FirstSpec { id: id.clone(), container: spec, stdio: childs, report };
+        let child = clone_child(args, child::first, spec).context(|| "clone".to_owned())?;
+        let first = Unfinished::new(child, reaper).ready(&listener, ours, deadline).await?;
         // Until here the rules would have been in our own way: nodes were made. No program of the container's runs yet.
         cgroup.enforce_device_rules(&rules)?;
         Ok((first, listener))
@@ -195,7 +199,8 @@ impl Container {
         let runs_on = runs_on.context(|| "process.execCPUAffinity.initial".to_owned())?;
         let child = self.clone_exec(spec).context(|| "clone".to_owned())?;
         drop(runs_on);
-        let process = Unfinished::new(child, reaper).ready(&listener, ours).await?;
+        let process =
+            Unfinished::new(child, reaper).ready(&listener, ours, Some(SET_UP_DEADLINE)).await?;
         process::executed(&listener).await?;
         Ok(process)
     }

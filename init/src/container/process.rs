@@ -20,7 +20,7 @@ use crate::stdio::{ChildStdio, Stdio};
 use crate::sys::process::{Child, pidfd_send_signal};
 
 /// Mounts of a host that does not answer are what could hang a set-up.
-const SET_UP_DEADLINE: Duration = Duration::from_secs(30);
+pub const SET_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Process {
     pub stdio: Stdio,
@@ -102,9 +102,23 @@ impl Unfinished {
         Self { child: Some(child), exit }
     }
 
-    /// Waits until it is set up.
-    pub async fn ready(mut self, listener: &Listener, stdio: Option<Stdio>) -> Result<Process> {
-        let master = self.wait_ready(listener).await?;
+    /// Waits until it is set up, at most until the deadline, if there is one.
+    pub async fn ready(
+        mut self,
+        listener: &Listener,
+        stdio: Option<Stdio>,
+        deadline: Option<Duration>,
+    ) -> Result<Process> {
+        let master = match deadline {
+            Some(deadline) => {
+                timeout(deadline, self.wait_ready(listener)).await.map_err(|_| {
+                    let seconds = deadline.as_secs();
+                    let message = format!("set-up: not done after {seconds} s");
+                    Error::new(Code::DeadlineExceeded, message)
+                })??
+            }
+            None => self.wait_ready(listener).await?,
+        };
         let stdio = match (stdio, master) {
             (Some(pipes), None) => pipes,
             (None, Some(master)) => Stdio::tty(master)?,
@@ -122,14 +136,7 @@ impl Unfinished {
     }
 
     async fn wait_ready(&self, listener: &Listener) -> Result<Option<OwnedFd>> {
-        let Ok(report) = timeout(SET_UP_DEADLINE, listener.next()).await else {
-            let seconds = SET_UP_DEADLINE.as_secs();
-            return Err(Error::new(
-                Code::DeadlineExceeded,
-                format!("set-up: not done after {seconds} s"),
-            ));
-        };
-        match report? {
+        match listener.next().await? {
             Some(Report::Ready(master)) => Ok(master),
             Some(Report::Failed(err)) => Err(err),
             None => Err(died(self.exit.wait().await)),

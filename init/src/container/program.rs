@@ -34,6 +34,11 @@ impl Program {
         Ok(Self { candidates, args, env })
     }
 
+    /// A program by its path, with nothing looked up and nothing added.
+    pub fn exact(path: CString, args: Vec<CString>, env: Vec<CString>) -> Self {
+        Self { candidates: vec![path], args, env }
+    }
+
     /// Device and inode of PID 1's own program, as seen while the guest's /proc is there.
     pub fn ourselves() -> Result<(u64, u64)> {
         let file =

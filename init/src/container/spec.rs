@@ -3,8 +3,10 @@
 //! `server::oci` makes these from the wire's OCI spec and refuses what they cannot say; the rest of this module carries
 //! them out. All of it is plain data: a child process gets it as it is.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::rc::Rc;
+use std::time::Duration;
 
 pub use rustix::mount::MountPropagationFlags;
 pub use rustix::process::Resource;
@@ -37,6 +39,28 @@ pub struct ContainerSpec {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub execution: Execution,
+    /// None where the spec has no hook of the guest's.
+    pub hooks: Option<Box<Hooks>>,
+}
+
+/// OCI `hooks`, those that run in the guest, and what they are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    pub oci_version: String,
+    pub annotations: BTreeMap<String, String>,
+    pub create_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Absolute.
+    pub path: CString,
+    /// At least one.
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
+    /// None: for as long as it takes.
+    pub timeout: Option<Duration>,
 }
 
 /// How every process of a container is executed (OCI `linux.personality`, `linux.memoryPolicy`, `linux.seccomp`).
@@ -303,6 +327,35 @@ pub struct Resources {
     pub pids_limit: Option<Limit>,
     /// Page size as the kernel names it (`2MB`), bytes.
     pub hugepage_limits: Vec<(String, u64)>,
+    pub cpu_burst_us: Option<u64>,
+    pub cpu_idle: Option<bool>,
+    /// As cgroup v1 counts, 10 to 1000: of every disk, and of single ones.
+    pub io_weight: Option<u32>,
+    pub io_device_weights: Vec<(DeviceNumber, u32)>,
+    pub io_limits: Vec<IoLimit>,
+    pub rdma_limits: Vec<RdmaLimit>,
+    /// Files of the cgroup and what is written to them; they win over all of the above.
+    pub unified: Vec<(String, String)>,
+}
+
+/// Major and minor number.
+pub type DeviceNumber = (u32, u32);
+
+/// OCI `linux.resources.blockIO.throttle*Device[]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IoLimit {
+    pub device: DeviceNumber,
+    /// As `io.max` has it: `rbps`, `wbps`, `riops`, `wiops`.
+    pub what: &'static str,
+    pub rate: Limit,
+}
+
+/// OCI `linux.resources.rdma`; None is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RdmaLimit {
+    pub device: String,
+    pub handles: Option<u32>,
+    pub objects: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,10 @@
 //!
 //! Nothing is passed over in silence. What this guest does not honour is UNIMPLEMENTED, what nobody could is
 //! INVALID_ARGUMENT; both say the field as the OCI runtime-spec writes it. Only annotations are ignored, as that spec
-//! demands. proto3 tells an absent number from 0 as little as an absent text from an empty one: both mean "not said".
+//! demands, save that hooks are told them. proto3 tells an absent number from 0 as little as an absent text from an empty one: both mean "not said".
 
+mod block_io;
+mod hooks;
 mod ids;
 mod linux;
 mod mounts;
@@ -54,14 +56,17 @@ fn bounded(count: usize, max: usize, field: &str) -> Result<()> {
 }
 
 /// OCI `config.json`.
-pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
+pub fn container_spec(mut spec: oci::Spec) -> Result<ContainerSpec> {
     if !spec.Version.is_empty() && !spec.Version.starts_with("1.") {
         return invalid("ociVersion", &format!("{:?} is not 1.x", spec.Version));
     }
     refuse_if(spec.Solaris.is_some(), "solaris")?;
     refuse_if(spec.Windows.is_some(), "windows")?;
     refuse_if(spec.Init, "init")?;
-    refuse_hooks(spec.Hooks.into_option().unwrap_or_default())?;
+    let hooks = match spec.Hooks.take() {
+        Some(hooks) => hooks::hooks(hooks, &spec.Version, spec.Annotations)?,
+        None => None,
+    };
     let Some(process) = spec.Process.into_option() else { return invalid("process", "missing") };
     let Some(root) = spec.Root.into_option() else { return invalid("root", "missing") };
     for (name, field) in [(&spec.Hostname, "hostname"), (&spec.Domainname, "domainname")] {
@@ -94,16 +99,8 @@ pub fn container_spec(spec: oci::Spec) -> Result<ContainerSpec> {
         masked_paths: paths(linux.MaskedPaths, "linux.maskedPaths")?,
         readonly_paths: paths(linux.ReadonlyPaths, "linux.readonlyPaths")?,
         execution,
+        hooks,
     })
-}
-
-fn refuse_hooks(hooks: oci::Hooks) -> Result<()> {
-    refuse_if(!hooks.Prestart.is_empty(), "hooks.prestart")?;
-    refuse_if(!hooks.CreateRuntime.is_empty(), "hooks.createRuntime")?;
-    refuse_if(!hooks.CreateContainer.is_empty(), "hooks.createContainer")?;
-    refuse_if(!hooks.StartContainer.is_empty(), "hooks.startContainer")?;
-    refuse_if(!hooks.Poststart.is_empty(), "hooks.poststart")?;
-    refuse_if(!hooks.Poststop.is_empty(), "hooks.poststop")
 }
 
 fn refuse_linux(linux: &oci::Linux) -> Result<()> {

@@ -54,6 +54,17 @@ pub fn clone_child<T>(args: CloneArgs<'_>, entry: fn(T) -> !, spec: T) -> io::Re
     if thread_count()? != 1 {
         return Err(io::Error::from_raw_os_error(libc::EDEADLK));
     }
+    clone_single(args, entry, spec)
+}
+
+/// The same in a child that was made here, which has one thread and may have no `/proc` to be asked.
+pub fn clone_in_child<T>(entry: fn(T) -> !, spec: T) -> io::Result<Child> {
+    let namespaces = nix::sched::CloneFlags::empty();
+    clone_single(CloneArgs { namespaces, cgroup: None }, entry, spec)
+}
+
+/// For a process of one thread.
+fn clone_single<T>(args: CloneArgs<'_>, entry: fn(T) -> !, spec: T) -> io::Result<Child> {
     let mut pidfd: RawFd = -1;
     let mut raw = RawCloneArgs {
         flags: u64::from(args.namespaces.bits().cast_unsigned())
@@ -67,7 +78,7 @@ pub fn clone_child<T>(args: CloneArgs<'_>, entry: fn(T) -> !, spec: T) -> io::Re
         raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
     }
-    // SAFETY: without CLONE_VM the child has its own copy of memory, and with one thread (checked above) no lock in
+    // SAFETY: without CLONE_VM the child has its own copy of memory, and with one thread (the callers see to it) no lock in
     // that copy is held by a thread that is gone. `raw` and `pidfd` outlive the call. The tid that libc caches is stale
     // in the child, so `entry` must not use what needs it (raise, robust locks); its type makes it end in execve or
     // _exit.

@@ -28,6 +28,9 @@ With --pod the container joins a pod that runs: its own root, processes and limi
 host name and IPC. It is called POD/NAME from then on, and is stopped when the pod's first container ends.
 Its image must be one that the pod has, or the pod was started with --slots (q35, pc) or --attach-image.
 
+Hooks of a bundle: createContainer and startContainer run in the guest; prestart, createRuntime, poststart and
+poststop are programs of this host, and run as you. Look at a foreign bundle's config.json before you run it.
+
 Ctrl-C goes to the container: as a key with -it, as SIGINT otherwise; the third time it is killed.";
 
 /// Run a container in a new VM

@@ -10,13 +10,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
+use hyperstart::spec::take_host_hooks;
 use hyperstart::{Container as Guest, ContainerId, Process, Sandbox, SandboxConfig};
 use hyperstart_vmm::{Disk, Exit, Machine, Share, Vm};
 use tokio::time::timeout;
 
 use crate::error::{Context as _, Error, Result};
+use crate::hooks::Hooks;
 use crate::output;
 use crate::pod::client;
 use crate::pod::disks::Disks;
@@ -62,6 +65,7 @@ struct Booted {
     container: Guest,
     process: Process,
     disks: Disks,
+    hooks: Rc<Hooks>,
 }
 
 /// Runs the pod to its end; the value is the container's exit code. `started` hears when the container runs.
@@ -75,7 +79,9 @@ pub async fn host(
     if !order.attached {
         output::say_into(&claim.dir.join("host.log"))?;
     }
-    let outcome = run(&order, &mut claim, signals, started).await;
+    let hooks = Rc::new(order.container.hooks(&claim.state.id));
+    let outcome = run(&order, &hooks, &mut claim, signals, started).await;
+    hooks.after_delete().await;
     finish(&order, store, claim, outcome)
 }
 
@@ -99,13 +105,14 @@ pub fn invent_name(label: &str, id: &str) -> String {
 
 async fn run(
     order: &Order,
+    hooks: &Rc<Hooks>,
     claim: &mut Claim,
     signals: &mut Signals,
     started: impl FnOnce(&State) -> Result<()>,
 ) -> Result<u8> {
     let operation = format!("run {:?}", order.container.label);
     let stopwatch = Stopwatch::start();
-    let boot = progress::during("starting the VM", boot(order, claim, &stopwatch));
+    let boot = progress::during("starting the VM", boot(order, hooks, claim, &stopwatch));
     let booted = tokio::select! {
         booted = boot => booted.context(|| operation)?,
         signal = signals.next_ending() => return Err(Error::interrupted(operation, signal)),
@@ -146,7 +153,12 @@ async fn run(
 }
 
 /// Up to a container that is created, with its process held before its first instruction.
-async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result<Booted> {
+async fn boot(
+    order: &Order,
+    hooks: &Rc<Hooks>,
+    claim: &mut Claim,
+    stopwatch: &Stopwatch,
+) -> Result<Booted> {
     let mut steps = Vec::new();
     let mut step = |name: &str| steps.push(stopwatch.step(name));
     let mut machine = order.machine.clone();
@@ -162,17 +174,18 @@ async fn boot(order: &Order, claim: &mut Claim, stopwatch: &Stopwatch) -> Result
     vm.ready(order.deadline).await.map_err(|err| vm_error(&err))?;
     step(receipt::READY);
     let created = tokio::select! {
-        created = create(order, claim, &vm, &mut step) => created,
+        created = create(order, hooks, claim, &vm, &mut step) => created,
         err = failure(&vm) => Err(err),
     };
     let created = explained(&vm, created).await?;
     claim.state.steps = steps;
     let (sandbox, container, process, disks) = created;
-    Ok(Booted { vm, sandbox, container, process, disks })
+    Ok(Booted { vm, sandbox, container, process, disks, hooks: Rc::clone(hooks) })
 }
 
 async fn create(
     order: &Order,
+    hooks: &Hooks,
     claim: &mut Claim,
     vm: &Vm,
     step: &mut impl FnMut(&str),
@@ -195,7 +208,9 @@ async fn create(
     let mut storages = storages(&order.container.root, &id, attached.as_ref())?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     storages.extend(order.container.binds.storages());
-    let spec = order.container.spec_for(&id, &root);
+    let mut spec = order.container.spec_for(&id, &root);
+    take_host_hooks(&mut spec); // the same that `hooks` runs
+    hooks.before_create(vm.pid()).await?;
     let options = order.container.flags.options(storages);
     let container = sandbox.create_container(&id, &spec, options).await;
     let container = container.map_err(|err| client::guest_error(&err))?;
@@ -222,6 +237,7 @@ async fn live(
         claim.state.steps.push(stopwatch.step("started"));
         claim.state.status = Status::Running { since: time::unix_millis() };
         claim.save()?;
+        booted.hooks.after_start(booted.vm.pid()).await;
         started(&claim.state)?;
         session.run(signals).await
     };

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::log;
 
 /// Arguments and environment together, with a zero byte each; the kernel's own bound is 2 MiB (execve(2)).
-const ARGS_AND_ENV_MAX: usize = 1 << 20;
+pub(super) const ARGS_AND_ENV_MAX: usize = 1 << 20;
 const GROUPS_MAX: usize = 1024;
 /// Nobody's id: "no change" to the kernel.
 const NO_ID: u32 = u32::MAX;
@@ -83,7 +83,7 @@ fn user(user: oci::User) -> Result<User> {
     Ok(User { identity, additional_gids: user.AdditionalGids })
 }
 
-fn c_strings(list: Vec<String>, field: &str) -> Result<Vec<CString>> {
+pub(super) fn c_strings(list: Vec<String>, field: &str) -> Result<Vec<CString>> {
     let convert = |(at, text): (usize, String)| {
         CString::new(text).or_else(|_| invalid(&format!("{field}[{at}]"), "holds a zero byte"))
     };

@@ -1,21 +1,28 @@
 //! OCI `linux.resources`. The spec's numbers are cgroup v1's; what version 2 has no word for is refused.
 
-use hyperstart_protocol::oci;
+use std::collections::HashMap;
 
-use super::{bounded, invalid, refuse_if};
-use crate::container::spec::{Access, DeviceRule, Limit, Resources, RuleKind};
+use hyperstart_protocol::oci::{self, extensions};
+
+use super::{block_io, bounded, invalid, refuse_for};
+use crate::container::spec::{Access, DeviceRule, Limit, RdmaLimit, Resources, RuleKind};
 use crate::error::Result;
 
 const RULES_MAX: usize = 1024;
 const HUGEPAGE_SIZES_MAX: usize = 16;
+const RDMA_DEVICES_MAX: usize = 64;
+const UNIFIED_MAX: usize = 64;
+/// One page: what a file of the cgroup filesystem takes at once.
+const UNIFIED_VALUE_MAX: usize = 4096;
+const UNIFIED_NAME_MAX: usize = 64;
+
+const NOT_IN_V2: &str = "cgroup v2 has none";
 
 pub fn resources(resources: oci::LinuxResources) -> Result<Resources> {
-    refuse_block_io(&resources.BlockIO.into_option().unwrap_or_default())?;
-    refuse_if(!resources.Unified.is_empty(), "linux.resources.unified")?;
-    refuse_if(!resources.Rdma.is_empty(), "linux.resources.rdma")?;
     let network = resources.Network.into_option().unwrap_or_default();
-    refuse_if(network.ClassID != 0, "linux.resources.network.classID")?;
-    refuse_if(!network.Priorities.is_empty(), "linux.resources.network.priorities")?;
+    refuse_for(network.ClassID != 0, "linux.resources.network.classID", NOT_IN_V2)?;
+    let has_priorities = !network.Priorities.is_empty();
+    refuse_for(has_priorities, "linux.resources.network.priorities", NOT_IN_V2)?;
     bounded(resources.Devices.len(), RULES_MAX, "linux.resources.devices")?;
     bounded(resources.HugepageLimits.len(), HUGEPAGE_SIZES_MAX, "linux.resources.hugepageLimits")?;
     let pids = resources.Pids.into_option().unwrap_or_default();
@@ -34,6 +41,9 @@ pub fn resources(resources: oci::LinuxResources) -> Result<Resources> {
             .collect::<Result<_>>()?,
         ..Resources::default()
     };
+    block_io::set(&mut converted, &resources.BlockIO.into_option().unwrap_or_default())?;
+    converted.rdma_limits = rdma(resources.Rdma)?;
+    converted.unified = unified(resources.Unified)?;
     set_memory(&mut converted, &resources.Memory.into_option().unwrap_or_default())?;
     set_cpu(&mut converted, resources.CPU.into_option().unwrap_or_default())?;
     Ok(converted)
@@ -51,11 +61,13 @@ fn limit(value: i64, field: &str) -> Result<Option<Limit>> {
 
 fn set_memory(resources: &mut Resources, memory: &oci::LinuxMemory) -> Result<()> {
     // -1 is no limit of their own, which is all that version 2 gives.
-    refuse_if(!matches!(memory.Kernel, 0 | -1), "linux.resources.memory.kernel")?;
-    refuse_if(!matches!(memory.KernelTCP, 0 | -1), "linux.resources.memory.kernelTCP")?;
-    refuse_if(memory.Swappiness != 0, "linux.resources.memory.swappiness")?;
-    refuse_if(memory.DisableOOMKiller, "linux.resources.memory.disableOOMKiller")?;
-    refuse_if(memory.CheckBeforeUpdate, "linux.resources.memory.checkBeforeUpdate")?;
+    let is_limit = |limit: i64| !matches!(limit, 0 | -1);
+    refuse_for(is_limit(memory.Kernel), "linux.resources.memory.kernel", NOT_IN_V2)?;
+    refuse_for(is_limit(memory.KernelTCP), "linux.resources.memory.kernelTCP", NOT_IN_V2)?;
+    refuse_for(memory.Swappiness != 0, "linux.resources.memory.swappiness", NOT_IN_V2)?;
+    let field = "linux.resources.memory.disableOOMKiller";
+    refuse_for(memory.DisableOOMKiller, field, NOT_IN_V2)?;
+    // checkBeforeUpdate asks that a limit below what is in use be refused: in a new cgroup nothing is.
     resources.memory_limit = limit(memory.Limit, "linux.resources.memory.limit")?;
     resources.memory_reservation = limit(memory.Reservation, "linux.resources.memory.reservation")?;
     resources.swap_limit =
@@ -82,10 +94,14 @@ fn swap(memory: Option<Limit>, together: Option<Limit>) -> Result<Option<Limit>>
 }
 
 fn set_cpu(resources: &mut Resources, cpu: oci::LinuxCPU) -> Result<()> {
-    refuse_if(cpu.RealtimeRuntime != 0, "linux.resources.cpu.realtimeRuntime")?;
-    refuse_if(cpu.RealtimePeriod != 0, "linux.resources.cpu.realtimePeriod")?;
-    refuse_if(cpu.Burst.is_some(), "linux.resources.cpu.burst")?;
-    refuse_if(cpu.Idle.is_some(), "linux.resources.cpu.idle")?;
+    refuse_for(cpu.RealtimeRuntime != 0, "linux.resources.cpu.realtimeRuntime", NOT_IN_V2)?;
+    refuse_for(cpu.RealtimePeriod != 0, "linux.resources.cpu.realtimePeriod", NOT_IN_V2)?;
+    resources.cpu_burst_us = cpu.Burst;
+    resources.cpu_idle = match cpu.Idle {
+        None => None,
+        Some(idle @ (0 | 1)) => Some(idle == 1),
+        Some(idle) => return invalid("linux.resources.cpu.idle", &format!("{idle} is not 0 or 1")),
+    };
     let said = |number: u64| (number != 0).then_some(number);
     resources.cpu_shares = said(cpu.Shares);
     resources.cpu_quota_us = limit(cpu.Quota, "linux.resources.cpu.quota")?;
@@ -108,26 +124,47 @@ fn cpu_list(list: String, field: &str) -> Result<Option<String>> {
     Ok((!list.is_empty()).then_some(list))
 }
 
-fn refuse_block_io(block_io: &oci::LinuxBlockIO) -> Result<()> {
-    refuse_if(block_io.Weight != 0, "linux.resources.blockIO.weight")?;
-    refuse_if(block_io.LeafWeight != 0, "linux.resources.blockIO.leafWeight")?;
-    refuse_if(!block_io.WeightDevice.is_empty(), "linux.resources.blockIO.weightDevice")?;
-    refuse_if(
-        !block_io.ThrottleReadBpsDevice.is_empty(),
-        "linux.resources.blockIO.throttleReadBpsDevice",
-    )?;
-    refuse_if(
-        !block_io.ThrottleWriteBpsDevice.is_empty(),
-        "linux.resources.blockIO.throttleWriteBpsDevice",
-    )?;
-    refuse_if(
-        !block_io.ThrottleReadIOPSDevice.is_empty(),
-        "linux.resources.blockIO.throttleReadIOPSDevice",
-    )?;
-    refuse_if(
-        !block_io.ThrottleWriteIOPSDevice.is_empty(),
-        "linux.resources.blockIO.throttleWriteIOPSDevice",
-    )
+/// A device's limits are one line: its name must be one word.
+fn rdma(map: HashMap<String, extensions::LinuxRdma>) -> Result<Vec<RdmaLimit>> {
+    const FIELD: &str = "linux.resources.rdma";
+    bounded(map.len(), RDMA_DEVICES_MAX, FIELD)?;
+    let mut list = Vec::with_capacity(map.len());
+    for (device, limits) in map {
+        let is_name = (1..=255).contains(&device.len())
+            && device.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=');
+        if !is_name {
+            return invalid(&format!("{FIELD}[{device:?}]"), "not the name of a device");
+        }
+        list.push(RdmaLimit { device, handles: limits.HcaHandles, objects: limits.HcaObjects });
+    }
+    list.sort_by(|one, other| one.device.cmp(&other.device));
+    Ok(list)
+}
+
+/// Files of controllers, and never the cgroup's own: `cgroup.procs` or `cgroup.type` would undo what a container is.
+fn unified(map: HashMap<String, String>) -> Result<Vec<(String, String)>> {
+    const FIELD: &str = "linux.resources.unified";
+    bounded(map.len(), UNIFIED_MAX, FIELD)?;
+    let mut list: Vec<(String, String)> = map.into_iter().collect();
+    list.sort();
+    for (file, value) in &list {
+        let field = format!("{FIELD}[{file:?}]");
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        let is_name = file.len() <= UNIFIED_NAME_MAX
+            && file.bytes().all(is_word)
+            && file.contains('.')
+            && file.split('.').all(|part| !part.is_empty());
+        if !is_name {
+            return invalid(&field, "not a file of a controller, such as memory.high");
+        }
+        if file.starts_with("cgroup.") {
+            return invalid(&field, "not of a controller");
+        }
+        if value.len() > UNIFIED_VALUE_MAX || value.contains('\0') || value.trim().is_empty() {
+            return invalid(&field, "not a value for a file of a cgroup");
+        }
+    }
+    Ok(list)
 }
 
 fn hugepage_limit(limit: oci::LinuxHugepageLimit) -> Result<(String, u64)> {
@@ -170,3 +207,6 @@ pub(super) fn access(text: &str, field: &str) -> Result<Access> {
     }
     Ok(Access { mknod: text.contains('m'), read: text.contains('r'), write: text.contains('w') })
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,6 @@ fn the_smallest_spec_is_a_container() {
 
 #[test]
 fn what_is_not_honoured_is_refused_by_its_name() {
-    let hook = || vec![oci::Hook::new()];
     let refusals = [
         (
             refusal(|s| s.Linux.mut_or_insert_default().MountLabel = "x".to_owned()),
@@ -73,11 +72,6 @@ fn what_is_not_honoured_is_refused_by_its_name() {
             }),
             "linux.uidMappings",
         ),
-        (
-            refusal(|s| s.Hooks.mut_or_insert_default().CreateContainer = hook()),
-            "hooks.createContainer",
-        ),
-        (refusal(|s| s.Hooks.mut_or_insert_default().Prestart = hook()), "hooks.prestart"),
         (
             refusal(|s| s.Process.mut_or_insert_default().ApparmorProfile = "x".to_owned()),
             "process.apparmorProfile",
@@ -309,20 +303,6 @@ mod of_resources {
         assert_eq!(memory(0, 0).unwrap(), Resources::default());
         for (limit, swap) in [(64, 32), (0, 5), (-2, 0)] {
             assert_eq!(memory(limit, swap).unwrap_err().code(), Code::InvalidArgument);
-        }
-    }
-
-    #[test]
-    fn what_version_2_has_no_word_for_is_refused() {
-        let refusals = [
-            convert(|r| r.Memory.mut_or_insert_default().Kernel = 1),
-            convert(|r| r.Memory.mut_or_insert_default().DisableOOMKiller = true),
-            convert(|r| r.CPU.mut_or_insert_default().RealtimeRuntime = 1),
-            convert(|r| r.BlockIO.mut_or_insert_default().Weight = 500),
-            convert(|r| r.Network.mut_or_insert_default().ClassID = 1),
-        ];
-        for refusal in refusals {
-            assert_eq!(refusal.unwrap_err().code(), Code::Unimplemented);
         }
     }
 
