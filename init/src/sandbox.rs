@@ -156,10 +156,19 @@ impl Sandbox {
                 format!("create container {id:?}: there is one already"),
             ));
         }
-        let mount_points = self
-            .storages
-            .add_all(storages, &self.uevents, self.config.hotplug_timeout, &self.reaper)
-            .await?;
+        let added = self.storages.add_all(
+            storages,
+            &self.uevents,
+            self.config.hotplug_timeout,
+            &self.reaper,
+        );
+        let mount_points = match added.await {
+            Ok(mount_points) => mount_points,
+            Err(err) => {
+                self.release(id, &[]).await; // the directory that the first were mounted in
+                return Err(err);
+            }
+        };
         match Container::create(id.clone(), spec, &self.reaper).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });

@@ -32,4 +32,5 @@ mod resources;
 mod seccomp;
 mod stdio;
 mod storage;
+mod undo;
 mod view;

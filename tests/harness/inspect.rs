@@ -41,6 +41,13 @@ impl Vm {
         self.inspect(&Run::probe(["guest", "/guest/proc", "/guest/kmsg"])).facts()
     }
 
+    /// All that the guest holds, one fact a line, in order: the same lines are the same guest.
+    pub fn guest_state(&self) -> Vec<String> {
+        let said = self.inspect(&Run::probe(["guest-state", "/guest/proc"]));
+        assert_eq!((said.code, said.stderr()), (0, ""));
+        said.stdout().lines().map(str::to_owned).collect()
+    }
+
     /// Fails if the guest holds anything that an idle one does not.
     pub fn assert_clean(&self) {
         let view = self.guest_view();

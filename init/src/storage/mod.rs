@@ -13,9 +13,10 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Code, Context, Error, Result};
+use crate::log;
 use crate::uevent::Uevents;
 use options::MountOptions;
 pub use table::Storages;
@@ -135,7 +136,23 @@ fn refuse_driver_options(storage: &Storage) -> Result<()> {
     }
 }
 
+/// Carries a plan out whole, or leaves nothing of it.
 fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
+    let was_there = fs::symlink_metadata(mount_point).is_ok();
+    try_carry_out(plan, mount_point).inspect_err(|_| {
+        let Plan::Mount(MountPlan { scratch, .. }) = plan else { return };
+        for directory in scratch {
+            if let Err(err) = fs::remove_dir_all(directory) {
+                log::debug!("remove {directory:?}: {err}"); // it was not made yet
+            }
+        }
+        if !was_there && let Err(err) = fs::remove_dir(mount_point) {
+            log::debug!("remove {mount_point:?}: {err}"); // the same
+        }
+    })
+}
+
+fn try_carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
     match plan {
         Plan::Directory { mode } => {
             make_directory(mount_point)?;
@@ -161,8 +178,13 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
             // A bind takes no attributes when it is made: mount(2), "Creating a bind mount".
             if flags.contains(MsFlags::MS_BIND) && !attributes.is_empty() {
                 let remount = MsFlags::MS_REMOUNT | *flags;
-                mount(None::<&str>, mount_point, None::<&str>, remount, None::<&str>)
-                    .context(|| format!("remount {mount_point:?}"))?;
+                let remounted =
+                    mount(None::<&str>, mount_point, None::<&str>, remount, None::<&str>);
+                if remounted.is_err() {
+                    umount2(mount_point, MntFlags::MNT_DETACH)
+                        .context(|| format!("unmount {mount_point:?}"))?;
+                }
+                remounted.context(|| format!("remount {mount_point:?}"))?;
             }
             Ok(())
         }

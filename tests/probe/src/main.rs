@@ -11,6 +11,7 @@ mod act;
 mod attack;
 mod calls;
 mod conform;
+mod guest_state;
 mod scheduling;
 mod view;
 
@@ -76,6 +77,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("scheduling", []) => scheduling::print(),
         ("conform", files) => conform::run(files),
         ("view", []) => view::print(),
+        ("guest-state", [proc]) => guest_state::print(proc),
         ("guest", [proc, kmsg]) => view::print_guest(proc, kmsg),
         ("init-memory", [proc]) => view::print_init_memory(proc),
         _ => Err(io::Error::new(
