@@ -154,3 +154,36 @@ fn privileged_is_everything_in_its_vm() {
     assert_eq!(ordinary.stdout, "CapEff:\t00000000a80425fb\n", "{ordinary:?}");
     place.assert_nothing_left();
 }
+
+/// --security-opt: the default profile, one of a file in docker's form, none; and no_new_privs, seen by the kernel's word.
+#[test]
+fn security_options_confine_or_do_not() {
+    let place = Place::new();
+    let file = place.path("profile.json");
+    let profile = r#"{
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "archMap": [{ "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"] }],
+        "syscalls": [
+            { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "excludes": { "caps": ["CAP_SYS_TIME"] } },
+            { "names": ["rmdir", "unlinkat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "includes": { "arches": ["arm64"] } }
+        ] }"#;
+    std::fs::write(&file, profile).unwrap();
+    let own = format!("seccomp={}", file.display());
+    let look = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cut -f2 | tr '\n' ' ';
+        mkdir /d 2>/dev/null && rmdir /d && echo made; unshare -n true 2>/dev/null && echo unshared; true";
+    for (flags, expected) in [
+        (&[][..], "0 2 made\n"),
+        (&["--security-opt", "seccomp=unconfined"], "0 0 made\n"),
+        (&["--security-opt", "no-new-privileges"], "1 2 made\n"),
+        (&["--security-opt", "no-new-privileges=false", "--security-opt", &own], "0 2 "),
+        (&["--security-opt", &own, "--cap-add", "SYS_TIME"], "0 2 made\n"),
+        (&["--cap-add", "SYS_ADMIN"], "0 2 made\nunshared\n"),
+        (&["--privileged"], "0 0 made\nunshared\n"),
+        (&["--privileged", "--security-opt", &own], "0 2 made\nunshared\n"),
+    ] {
+        assert_eq!(script(&place, flags, look).ok(), expected, "{flags:?}");
+    }
+    let wrong = script(&place, &["--security-opt", "seccomp=/nowhere"], "true");
+    assert!(wrong.code == 125 && wrong.stderr.contains("/nowhere"), "{wrong:?}");
+    place.assert_nothing_left();
+}

@@ -1,12 +1,12 @@
 //! `linux.seccomp`: which system calls a container may make, seen from inside.
 
 use harness::{Facts, Finished, Run, Vm, VmConfig};
-use hyperstart::Code;
+use hyperstart::{Code, ContainerId, spec};
 use libc::{
     SYS_close, SYS_dup, SYS_fchdir, SYS_fchmod, SYS_fdatasync, SYS_fsync, SYS_getpid, SYS_getppid,
     SYS_lseek,
 };
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Spec};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -310,6 +310,99 @@ fn flags_are_set_and_the_rest_is_refused_by_name() {
         });
         let err = created.expect_err(text);
         assert!(err.code() == code && err.message().contains(text), "{err}");
+    }
+    vm.shutdown();
+}
+
+/// AF_VSOCK and SOCK_STREAM of socket(2).
+const VSOCK: [u64; 2] = [40, 1];
+const CLONE_NEWUSER: u64 = 0x1000_0000;
+
+/// The default profile refuses what reaches the agent, the kernel as a whole, or namespaces; unconfined, each of these
+/// calls comes as far as its own arguments.
+#[test]
+fn default_profile_refuses_what_unconfined_allows() {
+    let cases = [
+        (call(libc::SYS_socket, &VSOCK), "errno:1", None),
+        (call(libc::SYS_socket, &[1 << 32 | 40, 1]), "errno:1", None), // the kernel looks at 32 bits
+        (call(libc::SYS_keyctl, &[u64::MAX]), "errno:1", Some("errno:38")), // this kernel has no keys
+        (call(libc::SYS_perf_event_open, &[]), "errno:1", None),
+        (call(libc::SYS_userfaultfd, &[u64::MAX]), "errno:1", None),
+        (call(libc::SYS_io_uring_setup, &[]), "errno:1", None),
+        (call(libc::SYS_clone3, &[]), "errno:38", Some("errno:22")),
+        (call(libc::SYS_clone, &[CLONE_NEWUSER | 1 << 16]), "errno:1", Some("errno:22")),
+        (call(libc::SYS_unshare, &[u64::MAX]), "errno:1", Some("errno:22")),
+        (call(libc::SYS_personality, &[0x40_0000]), "errno:1", Some("0")),
+        (call(999, &[]), "errno:38", Some("errno:38")), // no call at all
+    ];
+    let allowed = [
+        (call(libc::SYS_socket, &[1, 1]), "3"),
+        (call(libc::SYS_personality, &[0xffff_ffff]), "0"),
+        (call(libc::SYS_getppid, &[]), "0"),
+    ];
+    let calls: Vec<String> = allowed
+        .iter()
+        .map(|(call, _)| call)
+        .chain(cases.iter().map(|(call, ..)| call))
+        .cloned()
+        .collect();
+    let run = Run::probe(["calls"]).args(&calls);
+    let vm = Vm::boot(&VmConfig::default());
+    let confined = vm.finish("web", &run).facts();
+    let free = vm.finish_with("free", &run, unconfined).facts();
+    for (index, (call, expected)) in allowed.iter().enumerate() {
+        for said in [&confined, &free] {
+            assert_eq!(said.get(&format!("call.{index}")), *expected, "{call}");
+        }
+    }
+    for (index, (call, expected, otherwise)) in cases.iter().enumerate() {
+        let name = format!("call.{}", allowed.len() + index);
+        assert_eq!(confined.get(&name), *expected, "{call}");
+        match otherwise {
+            Some(otherwise) => assert_eq!(free.get(&name), *otherwise, "{call} unconfined"),
+            None => assert_ne!(free.get(&name), "errno:1", "{call} unconfined"),
+        }
+    }
+    vm.shutdown();
+}
+
+/// The default profile goes by the capabilities: with CAP_SYS_ADMIN mount(2) comes as far as its arguments, and there
+/// are namespaces, but still no way to the agent.
+#[test]
+fn default_profile_follows_the_capabilities() {
+    let calls = [
+        call(libc::SYS_mount, &[]),
+        call(libc::SYS_clone3, &[]),
+        call(libc::SYS_unshare, &[u64::MAX]),
+        call(libc::SYS_socket, &VSOCK),
+        call(libc::SYS_keyctl, &[u64::MAX]),
+    ];
+    let run = Run::probe(["calls"]).args(&calls);
+    let vm = Vm::boot(&VmConfig::default());
+    for (name, capability, expected) in [
+        ("without", None, ["1", "38", "1", "1", "1"]),
+        ("with", Some(Capability::SysAdmin), ["14", "22", "22", "1", "1"]), // EFAULT, EINVAL
+    ] {
+        let said = vm.finish_with(name, &run, |spec| {
+            let mut process = spec.process().clone().unwrap();
+            let mut sets = process.capabilities().clone().unwrap();
+            let mut bounding = sets.bounding().clone().unwrap();
+            bounding.extend(capability);
+            sets.set_effective(Some(bounding.clone()))
+                .set_permitted(Some(bounding.clone()))
+                .set_bounding(Some(bounding));
+            process.set_capabilities(Some(sets));
+            let id = ContainerId::new(name).unwrap();
+            let profile = spec::default_spec(&id, process.clone());
+            let mut linux = spec.linux().clone().unwrap();
+            linux.set_seccomp(profile.linux().as_ref().unwrap().seccomp().clone());
+            spec.set_linux(Some(linux)).set_process(Some(process));
+        });
+        let said = said.facts();
+        for (index, errno) in expected.into_iter().enumerate() {
+            let got = said.get(&format!("call.{index}"));
+            assert_eq!(got, format!("errno:{errno}"), "{name}: {}", calls[index]);
+        }
     }
     vm.shutdown();
 }

@@ -1,4 +1,4 @@
-//! What a container gets that asks for nothing: the same as from `docker run`, short of seccomp and AppArmor profiles.
+//! What a container gets that asks for nothing: the same as from `docker run`, short of an AppArmor profile.
 //!
 //! Capabilities, masked and read-only paths are Docker's defaults, in use everywhere; the mounts are those that the OCI
 //! runtime specification names in "Default Filesystems", with the options that Docker gives them.
@@ -11,6 +11,7 @@ use oci_spec::runtime::{
     Spec, User,
 };
 
+use super::seccomp::default_seccomp;
 use crate::id::ContainerId;
 use crate::storage::rootfs_path;
 
@@ -75,7 +76,8 @@ const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
     ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
 ];
 
-/// The spec of a container that runs `process` and asks for nothing else. Its root is where [`Storage::overlay`] and
+/// The spec of a container that runs `process` and asks for nothing else. Its seccomp profile is [`default_seccomp`] of
+/// the process's bounding capabilities; without one it is unconfined (`linux.set_seccomp(None)`). Its root is where [`Storage::overlay`] and
 /// [`Storage::shared_rootfs`] put it.
 ///
 /// [`Storage::overlay`]: crate::Storage::overlay
@@ -83,11 +85,13 @@ const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
 pub fn default_spec(id: &ContainerId, process: Process) -> Spec {
     let mut root = Root::default();
     root.set_path(rootfs_path(id).into()).set_readonly(Some(false));
+    let capabilities = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone());
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(NAMESPACES.map(namespace).into()))
         .set_masked_paths(Some(MASKED_PATHS.map(str::to_owned).into()))
         .set_readonly_paths(Some(READONLY_PATHS.map(str::to_owned).into()))
+        .set_seccomp(Some(default_seccomp(&capabilities.unwrap_or_default())))
         .set_resources(None);
     let mut spec = Spec::default();
     spec.set_root(Some(root))

@@ -11,6 +11,7 @@ mod default;
 mod extension;
 mod hooks;
 mod reader;
+mod seccomp;
 mod wire;
 
 #[cfg(test)]
@@ -21,4 +22,5 @@ pub(crate) use extension::{
     CAPABILITY as EXTENSIONS, of_process as extension_of_process, of_spec as extension_of_spec,
 };
 pub use hooks::{HostHooks, take_host_hooks};
+pub use seccomp::default_seccomp;
 pub(crate) use wire::{process_to_wire, to_wire};

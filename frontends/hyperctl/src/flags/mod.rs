@@ -6,6 +6,7 @@ pub mod filesystem;
 pub mod identity;
 pub mod limits;
 pub mod privileges;
+pub mod security;
 
 use hyperstart::{ContainerOptions, Storage};
 use oci_spec::runtime::{Process, Spec};
@@ -16,6 +17,7 @@ use filesystem::FilesystemFlags;
 use identity::IdentityFlags;
 use limits::LimitFlags;
 use privileges::PrivilegeFlags;
+use security::SecurityFlags;
 
 /// All of them, as `run` takes them.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize, Serialize)]
@@ -25,6 +27,8 @@ pub struct ContainerFlags {
     pub limits: LimitFlags,
     #[command(flatten)]
     pub privileges: PrivilegeFlags,
+    #[command(flatten)]
+    pub security: SecurityFlags,
     #[command(flatten)]
     pub devices: DeviceFlags,
     #[command(flatten)]
@@ -38,6 +42,7 @@ impl ContainerFlags {
     pub fn edit_process(&self, process: &mut Process) {
         self.limits.edit_process(process);
         self.privileges.edit_process(process);
+        self.security.edit_process(process);
     }
 
     /// What the rest of the spec gets.
@@ -45,7 +50,8 @@ impl ContainerFlags {
         self.limits.edit_spec(spec);
         self.filesystem.edit_spec(spec);
         self.identity.edit_spec(spec);
-        self.privileges.edit_spec(spec); // last: it takes confinement away, whoever asked for it
+        self.privileges.edit_spec(spec); // after all these: it takes confinement away, whoever asked for it
+        self.security.edit_spec(spec); // but not what was asked for by name
     }
 
     /// What the guest is told beside the spec.
