@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::log;
@@ -51,7 +52,7 @@ const BASE: &str = "/run";
 
 /// For a disk that has just come to be opened: two seconds in all.
 const READY_TRIES: u32 = 100;
-const READY_PAUSE: Duration = Duration::from_millis(20);
+const READY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// How a storage gets mounted, once its device is there.
 #[derive(Debug, PartialEq, Eq)]
@@ -196,7 +197,11 @@ fn try_carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
 fn mount_when_ready(source: &str, mount: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
     for _ in 0..READY_TRIES {
         match mount() {
-            Err(Errno::ENXIO) if source.starts_with("/dev/") => std::thread::sleep(READY_PAUSE),
+            Err(Errno::ENXIO) if source.starts_with("/dev/") => {
+                if let NanosleepRelativeResult::Err(errno) = nanosleep(&READY_PAUSE) {
+                    log::debug!("wait for {source}: {errno}"); // then it is tried sooner
+                }
+            }
             made => return made,
         }
     }
