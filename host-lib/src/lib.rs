@@ -48,5 +48,5 @@ pub use sandbox::{
     AgentVersion, BootReceipt, BootStep, GuestDetails, GuestVersion, Sandbox, SandboxConfig,
 };
 pub use stdio::{Output, Stdin};
-pub use storage::Storage;
+pub use storage::{ID_RANGE, Storage};
 pub use transport::Transport;

@@ -35,6 +35,8 @@ pub struct SandboxConfig {
     pub hostname: String,
     /// The lines of /etc/resolv.conf, as resolv.conf(5) has them. Empty: containers keep their image's file.
     pub dns: Vec<String>,
+    /// There is a pid namespace that containers share unless their spec lists one of their own.
+    pub shared_pid: bool,
     /// Mounted for the sandbox as a whole, in this order: a share that containers use, for instance.
     pub storages: Vec<Storage>,
 }
@@ -146,11 +148,12 @@ impl Sandbox {
     /// # Errors
     /// [`Code::AlreadyExists`]: it was made before. Else whatever kept a storage from being mounted.
     pub async fn create(&self, config: &SandboxConfig) -> Result<()> {
-        let SandboxConfig { id, hostname, dns, storages } = config.clone();
+        let SandboxConfig { id, hostname, dns, shared_pid, storages } = config.clone();
         let request = CreateSandboxRequest {
             sandbox_id: id,
             hostname,
             dns,
+            sandbox_pidns: shared_pid,
             storages: storage::to_wire(storages),
             ..Default::default()
         };

@@ -10,6 +10,9 @@ use crate::id::ContainerId;
 /// The size of a 9p message in bytes. Larger ones mean fewer round trips; QEMU takes up to a megabyte or so.
 const NINEP_MSIZE: u32 = 256 << 10;
 
+/// As many users as there are in a 16-bit world, which is what images are made for.
+pub const ID_RANGE: u32 = 1 << 16;
+
 /// Something that the guest mounts: a source, by way of a driver, at a mount point in the guest.
 ///
 /// The same mount point named twice is one mount that is counted; it goes with its last user.
@@ -62,6 +65,15 @@ impl Storage {
             mount_point: rootfs_path(id),
             ..Self::default()
         }
+    }
+
+    /// As it is, for a container in a user namespace: what is of root and the next 65535 users and groups on the layers
+    /// is `first` and the next ones in the guest. The container's own mappings must say the same. Takes a hyperstart
+    /// guest, and an overlay.
+    #[must_use]
+    pub fn idmapped(mut self, first: u32) -> Self {
+        self.options.push(format!("X-mount.idmap=b:0:{first}:{ID_RANGE}"));
+        self
     }
 
     /// The root of container `id`: a directory of the host that the VMM shares by 9p (virtio) under `tag`.

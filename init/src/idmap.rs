@@ -4,14 +4,15 @@
 //! has a descriptor of it. Only a child of PID 1's may make one, since it waits for its own child; the guest's /proc
 //! must be in sight.
 
-#![allow(dead_code)] // its users come with the fields of the spec that need it
-
 use std::fs;
-use std::io::{Read, pipe};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::sched::CloneFlags;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::thread::{CapabilitySets, capabilities, set_capabilities};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::reap;
@@ -43,6 +44,17 @@ impl IdMaps {
         check(&uids).context(|| "uidMappings".to_owned())?;
         check(&gids).context(|| "gidMappings".to_owned())?;
         Ok(Self { uids, gids })
+    }
+
+    /// The mappings of the user namespace that the process of a pidfd is in, as the guest's ids.
+    pub fn of_process(pidfd: BorrowedFd<'_>) -> Result<Self> {
+        let pid = pid_in_proc(pidfd)?;
+        let read = |name: &str| -> Result<Vec<IdMapping>> {
+            let path = format!("/proc/{pid}/{name}");
+            let text = fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+            Ok(text.lines().filter_map(parse).collect())
+        };
+        Ok(Self { uids: read("uid_map")?, gids: read("gid_map")? })
     }
 
     /// The guest's number of an id of the namespace; none: it has no such id.
@@ -95,6 +107,23 @@ fn text(mappings: &[IdMapping]) -> String {
     mappings.iter().map(line).collect()
 }
 
+fn parse(line: &str) -> Option<IdMapping> {
+    let mut numbers = line.split_whitespace().map(|word| word.parse().ok());
+    let mut next = || numbers.next().flatten();
+    Some(IdMapping { inside: next()?, outside: next()?, count: next()? })
+}
+
+/// What the caller makes from here on belongs to that user of the guest's; it may still do what root may.
+pub fn act_as(uid: u32, gid: u32) -> Result<()> {
+    setfsgid(Gid::from_raw(gid));
+    setfsuid(Uid::from_raw(uid));
+    // It has taken away what root may do with files (capabilities(7), "Effect of user ID changes on capabilities").
+    let sets = capabilities(None).context(|| "capabilities".to_owned())?;
+    let effective = sets.permitted;
+    set_capabilities(None, CapabilitySets { effective, ..sets })
+        .context(|| "set capabilities".to_owned())
+}
+
 /// A user namespace that nobody is in: for MOUNT_ATTR_IDMAP.
 pub fn user_namespace(maps: &IdMaps) -> Result<OwnedFd> {
     Holder::new(maps, CloneFlags::empty(), None)?.user_namespace()
@@ -105,7 +134,7 @@ pub struct Holder {
     child: Child,
     pid: u32, // as the guest's /proc has it
     /// The child ends with it, whatever becomes of us.
-    _leash: std::io::PipeWriter,
+    _leash: PipeWriter,
 }
 
 impl Holder {
@@ -122,6 +151,28 @@ impl Holder {
             Ok(holder)
         };
         make().context(|| "make a user namespace".to_owned())
+    }
+
+    /// As `new`, within a user namespace that there is already.
+    pub fn inside(
+        user: OwnedFd,
+        others: CloneFlags,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Self> {
+        let make = || -> Result<Self> {
+            let (end, leash) = pipe()?;
+            let (mut said, say) = pipe()?;
+            let args = CloneArgs { namespaces: CloneFlags::empty(), cgroup };
+            let child = clone_child(args, hold_inside, (user, others, say, end))?;
+            let holder = Self { pid: pid_in_proc(child.pidfd.as_fd())?, child, _leash: leash };
+            let mut failure = [0; 4];
+            said.read_exact(&mut failure)?;
+            match i32::from_ne_bytes(failure) {
+                0 => Ok(holder),
+                errno => Err(Errno::from_raw(errno).into()),
+            }
+        };
+        make().context(|| "join a user namespace".to_owned())
     }
 
     fn write_map(&self, name: &str, mappings: &[IdMapping]) -> Result<()> {
@@ -153,12 +204,21 @@ impl Drop for Holder {
 }
 
 /// Does nothing until nobody holds the other end.
-fn hold(mut end: std::io::PipeReader) -> ! {
+fn hold(mut end: PipeReader) -> ! {
     let status = match close_all_but(&[end.as_fd()]) {
         Ok(()) => i32::from(end.read(&mut [0]).is_err()),
         Err(_) => 1,
     };
     exit_now(status)
+}
+
+/// What goes wrong is said by its number, and none is 0.
+fn hold_inside((user, others, mut say, end): (OwnedFd, CloneFlags, PipeWriter, PipeReader)) -> ! {
+    let joined = setns(&user, CloneFlags::CLONE_NEWUSER).and_then(|()| unshare(others));
+    let failure = joined.err().map_or(0, |errno| errno as i32);
+    // Who does not hear it sees that we are gone.
+    say.write_all(&failure.to_ne_bytes()).unwrap_or_default();
+    hold(end)
 }
 
 /// A child's pid as the guest's /proc has it, which is not the pid that a caller in a pid namespace of its own sees.

@@ -52,6 +52,20 @@ impl Exit {
     }
 }
 
+/// Reaps one child of the caller's that has ended, if there is one.
+pub fn reap_next() -> Option<(Pid, ExitStatus)> {
+    loop {
+        match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, ExitStatus::Exited(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Some((pid, ExitStatus::Signaled(signal as i32)));
+            }
+            Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return None, // nobody left to reap: StillAlive or ECHILD
+        }
+    }
+}
+
 /// Waits for a child of a child of PID 1's: what that made itself, it reaps itself.
 pub fn reap(pidfd: BorrowedFd<'_>) -> Result<ExitStatus> {
     loop {
@@ -92,15 +106,8 @@ impl Reaper {
     }
 
     fn reap(&self) {
-        loop {
-            match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-                Ok(WaitStatus::Exited(pid, code)) => self.exited(pid, ExitStatus::Exited(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.exited(pid, ExitStatus::Signaled(signal as i32));
-                }
-                Err(Errno::EINTR) => {}
-                Ok(_) | Err(_) => return, // nobody left to reap: StillAlive or ECHILD
-            }
+        while let Some((pid, status)) = reap_next() {
+            self.exited(pid, status);
         }
     }
 

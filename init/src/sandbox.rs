@@ -7,17 +7,19 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::unistd::sethostname;
+use rustix::system::uname;
 use tokio::sync::Notify;
 
 use crate::boot::Receipt;
 use crate::config::Config;
 use crate::container::spec::{ContainerSpec, ProcessSpec};
-use crate::container::{Container, ContainerId, ExecId, Process};
+use crate::container::{Container, ContainerId, ExecId, Process, SharedPids};
 use crate::error::{Code, Context, Error, Result};
 use crate::log;
 use crate::oom::OomWatch;
@@ -37,6 +39,8 @@ pub struct Sandbox {
     uevents: Uevents,
     oom: OomWatch,
     storages: Storages,
+    /// Process 1 of the pid namespace that containers share, if they do.
+    pids: RefCell<Option<Rc<SharedPids>>>,
     /// Mounts of the sandbox's own; none: the host has not created the sandbox yet.
     created: RefCell<Option<Vec<PathBuf>>>,
     containers: RefCell<BTreeMap<ContainerId, Entry>>,
@@ -56,6 +60,8 @@ pub struct SandboxSpec {
     pub id: String,
     pub hostname: String,
     pub dns: Vec<String>,
+    /// Its containers may share a pid namespace.
+    pub shares_pids: bool,
     pub storages: Vec<Storage>,
 }
 
@@ -68,12 +74,23 @@ impl Sandbox {
             uevents: Uevents::listen()?,
             oom: OomWatch::new()?,
             storages: Storages::default(),
+            pids: RefCell::default(),
             created: RefCell::default(),
             containers: RefCell::default(),
             reserved: RefCell::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
         })
+    }
+
+    /// Whether its containers share a pid namespace.
+    pub fn shares_pids(&self) -> bool {
+        self.pids.borrow().is_some()
+    }
+
+    /// That of the guest, which containers share unless they have their own.
+    pub fn hostname(&self) -> String {
+        uname().nodename().to_string_lossy().into_owned()
     }
 
     pub fn uevents(&self) -> &Uevents {
@@ -111,6 +128,9 @@ impl Sandbox {
     async fn set_up(&self, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
         if !spec.hostname.is_empty() {
             sethostname(&spec.hostname).context(|| format!("set hostname {:?}", spec.hostname))?;
+        }
+        if spec.shares_pids {
+            *self.pids.borrow_mut() = Some(Rc::new(SharedPids::start(&self.reaper).await?));
         }
         if !spec.dns.is_empty() {
             write_resolv_conf(&spec.dns)?;
@@ -169,7 +189,9 @@ impl Sandbox {
                 return Err(err);
             }
         };
-        match Container::create(id.clone(), spec, &self.reaper).await {
+        let pids = self.pids.borrow().clone();
+        let pids = pids.as_ref().map(|pids| pids.as_fd());
+        match Container::create(id.clone(), spec, pids, &self.reaper).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
                 log::info!("container {id:?} created");

@@ -1,6 +1,6 @@
 //! How a process is scheduled and executed, seen from inside; what the kernel would pass over is an error.
 
-use harness::edit::{put, put_in_process};
+use harness::edit::{push, put, put_in_process};
 use harness::{Facts, Run, Running, Vm, VmConfig};
 use hyperstart::Code;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn umask_is_the_specs() {
     let vm = Vm::boot(&VmConfig::default());
     assert_eq!(scheduling(&vm, "/process/user/umask", json!(0o077)).get("umask"), "0077");
     assert_eq!(scheduling(&vm, "/process/user/umask", json!(0)).get("umask"), "0000");
-    assert_eq!(scheduling(&vm, "/hostname", json!("web")).get("umask"), "0022", "not said");
+    assert_eq!(scheduling(&vm, "/annotations", json!({})).get("umask"), "0022", "not said");
     let web = sleeping(&vm);
     let umask = |id, value| scheduling_of_exec(&web, id, "/user/umask", value);
     assert_eq!(umask("said", json!(0o027)).get("umask"), "0027");
@@ -111,7 +111,7 @@ fn io_priority_is_the_specs() {
         let priority = json!({ "class": class, "priority": level });
         assert_eq!(scheduling(&vm, "/process/ioPriority", priority).get("ioprio"), expected);
     }
-    let none = scheduling(&vm, "/hostname", json!("web")).get("ioprio").to_owned();
+    let none = scheduling(&vm, "/annotations", json!({})).get("ioprio").to_owned();
     assert!(!["1:0", "2:7", "3:3"].contains(&none.as_str()), "{none}");
     vm.shutdown();
 }
@@ -225,9 +225,18 @@ fn memory_policy_is_the_specs() {
 #[test]
 fn domainname_is_the_specs() {
     let vm = Vm::boot(&VmConfig::default());
-    let own = scheduling(&vm, "/domainname", json!("example.org"));
+    let own = vm.finish_with("web", &Run::probe(["scheduling"]), |spec| {
+        push(spec, "/linux/namespaces", json!({ "type": "uts" }));
+        put(spec, "/domainname", json!("example.org"));
+    });
+    let own = own.facts();
     assert_eq!(own.get("domainname"), "example.org");
-    let other = scheduling(&vm, "/hostname", json!("web"));
+    let other = scheduling(&vm, "/annotations", json!({}));
     assert_ne!(other.get("domainname"), "example.org", "the guest's");
+    let shared = vm.try_create("web", &Run::probe(["scheduling"]), |spec| {
+        put(spec, "/domainname", json!("example.org"));
+    });
+    let err = shared.expect_err("the sandbox's name is not the container's");
+    assert!(err.to_string().contains("domainname: linux.namespaces lists no uts"), "{err}");
     vm.shutdown();
 }

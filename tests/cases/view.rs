@@ -1,17 +1,17 @@
 //! What a process of a container sees of itself and of the guest.
 
-use harness::{Facts, Run, Vm, VmConfig};
+use harness::{Facts, Run, Vm, VmConfig, list_namespace};
 use hyperstart::SandboxConfig;
 use oci_spec::runtime::{
-    Capability, LinuxCapabilities, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxPidsBuilder, LinuxResourcesBuilder, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
+    Capability, LinuxCapabilities, LinuxMemoryBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+    LinuxResourcesBuilder, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
 };
 use std::collections::HashSet;
 
 /// Docker's fourteen, as the kernel numbers them (capability.h).
 const DEFAULT_CAPABILITIES: &str = "00000000a80425fb";
 /// A container has these to itself.
-const OWN_NAMESPACES: [&str; 5] = ["cgroup", "ipc", "mnt", "pid", "uts"];
+const OWN_NAMESPACES: [&str; 3] = ["cgroup", "mnt", "pid"];
 
 /// Changes the process of a spec.
 fn edit_process(spec: &mut Spec, change: impl FnOnce(&mut Process)) {
@@ -25,7 +25,7 @@ fn view_with(vm: &Vm, change: impl FnOnce(&mut Spec)) -> Facts {
     vm.finish_with("web", &Run::probe(["view"]), change).facts()
 }
 
-/// Mount, pid, ipc, uts and cgroup namespaces are the container's own; network, user and time are the sandbox's.
+/// Mount, pid and cgroup namespaces are the container's own; ipc, network, uts, user and time are the sandbox's.
 #[test]
 fn namespaces_are_its_own() {
     let vm = Vm::boot(&VmConfig::default());
@@ -51,15 +51,7 @@ fn namespaces_are_its_own() {
 #[test]
 fn own_network_has_a_loopback() {
     let vm = Vm::boot(&VmConfig::default());
-    let own_network = |spec: &mut Spec| {
-        let network =
-            LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).build().unwrap();
-        let mut linux = spec.linux().clone().unwrap();
-        let mut namespaces = linux.namespaces().clone().unwrap();
-        namespaces.push(network);
-        linux.set_namespaces(Some(namespaces));
-        spec.set_linux(Some(linux));
-    };
+    let own_network = |spec: &mut Spec| list_namespace(spec, LinuxNamespaceType::Network, None);
     let script =
         "readlink /proc/self/ns/net; ip -o addr; ping -c1 -W5 127.0.0.1 >/dev/null && echo alive";
     let said = vm.finish_with("web", &Run::shell(script), own_network);
@@ -299,6 +291,7 @@ fn cwd_env_args_and_hostname_are_given() {
     assert_eq!((view.get("arg.0"), view.get("arg.1")), ("/probe", "view"));
     assert_eq!(view.get("hostname"), "pod-7", "the sandbox's, unless the spec has its own");
     let own = view_with(&vm, |spec| {
+        list_namespace(spec, LinuxNamespaceType::Uts, None);
         spec.set_hostname(Some("web-1".to_owned()));
     });
     assert_eq!(own.get("hostname"), "web-1");

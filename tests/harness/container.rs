@@ -30,6 +30,8 @@ pub struct Run {
     cwd: String,
     user: String,
     terminal: bool,
+    init: bool,
+    ids: Option<u32>,
     stdin: Vec<u8>,
     storages: Vec<Storage>,
 }
@@ -59,7 +61,18 @@ impl Run {
     fn of(image: Image, args: Vec<String>) -> Self {
         let env = vec!["PATH=/bin:/sbin:/usr/bin:/usr/sbin:/".to_owned()];
         let (cwd, user, stdin, storages) = ("/".to_owned(), String::new(), Vec::new(), Vec::new());
-        Self { image, args, env, cwd, user, terminal: false, stdin, storages }
+        Self {
+            image,
+            args,
+            env,
+            cwd,
+            user,
+            terminal: false,
+            init: false,
+            ids: None,
+            stdin,
+            storages,
+        }
     }
 
     /// More words.
@@ -89,6 +102,18 @@ impl Run {
         self
     }
 
+    /// As `docker run --init`.
+    pub fn init(mut self) -> Self {
+        self.init = true;
+        self
+    }
+
+    /// In a user namespace, with an image whose files are its own; `first` is its root in the guest.
+    pub fn ids(mut self, first: u32) -> Self {
+        self.ids = Some(first);
+        self
+    }
+
     /// Mounted in the guest before the container is made, besides its root.
     pub fn storage(mut self, storage: Storage) -> Self {
         self.storages.push(storage);
@@ -109,7 +134,11 @@ impl Run {
 
     /// The spec that everybody gets, for this process.
     pub fn spec(&self, id: &ContainerId) -> Spec {
-        spec::default_spec(id, self.process())
+        let mut spec = spec::default_spec(id, self.process());
+        if let Some(first) = self.ids {
+            spec::map_ids(&mut spec, first);
+        }
+        spec
     }
 }
 
@@ -154,9 +183,13 @@ impl Vm {
         };
         let device = self.machine().disk_device(disk).expect("both images are attached");
         let image = Storage::image(device.driver, &device.source, &ContainerId::new(image)?);
-        let mut storages = vec![image.clone(), Storage::overlay(&id, &image)];
+        let mut overlay = Storage::overlay(&id, &image);
+        if let Some(first) = run.ids {
+            overlay = overlay.idmapped(first);
+        }
+        let mut storages = vec![image, overlay];
         storages.extend(run.storages.iter().cloned());
-        let options = ContainerOptions { storages, ..Default::default() };
+        let options = ContainerOptions { storages, init: run.init, ..Default::default() };
         self.run("create a container", self.sandbox().create_container(&id, &spec, options))
     }
 
@@ -180,6 +213,11 @@ impl Vm {
     /// Makes a container and starts it.
     pub fn start(&self, name: &str, run: &Run) -> Running<'_> {
         self.create(name, run).started()
+    }
+
+    /// Makes a container after `change` of its spec, and starts it.
+    pub fn start_with(&self, name: &str, run: &Run, change: impl FnOnce(&mut Spec)) -> Running<'_> {
+        self.create_with(name, run, change).started()
     }
 
     /// Runs a container to its end and removes it.

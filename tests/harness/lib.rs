@@ -22,6 +22,7 @@ pub mod facts;
 pub mod guest;
 pub mod inspect;
 pub mod mountinfo;
+pub mod namespaces;
 pub mod raw;
 pub mod terminal;
 pub mod vm;
@@ -29,6 +30,7 @@ pub mod volume;
 
 pub use container::{Finished, Run, Running};
 pub use facts::Facts;
+pub use namespaces::{list_namespace, unlist_namespace};
 pub use vm::{Mode, Vm, VmConfig};
 
 /// The bytes that `probe write` writes.

@@ -1,5 +1,6 @@
 //! One guest, from boot to an end that finds what was left behind.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -96,6 +97,7 @@ pub struct Vm {
     deadline: Instant,
     ready_after: Duration,
     ended: bool,
+    shares_pids: Cell<bool>,
     _directory: TempDir,
 }
 
@@ -119,6 +121,7 @@ impl Vm {
 
     fn create_sandbox_of(&self, config: &SandboxConfig) {
         self.run("create the sandbox", self.sandbox.create(config)).expect("create the sandbox");
+        self.shares_pids.set(config.shared_pid);
     }
 
     /// Boots any machine whose guest is ours. There is no sandbox yet.
@@ -147,6 +150,7 @@ impl Vm {
             deadline,
             ready_after,
             ended: false,
+            shares_pids: Cell::new(false),
             _directory: directory,
         }
     }
@@ -170,6 +174,10 @@ impl Vm {
             }
             results
         })
+    }
+
+    pub(crate) fn shares_pids(&self) -> bool {
+        self.shares_pids.get()
     }
 
     /// The host library's handle.

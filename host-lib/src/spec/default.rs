@@ -7,13 +7,13 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capability, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root,
-    Spec, User,
+    Capability, Linux, LinuxCapabilities, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceType, Mount, Process, Root, Spec, User,
 };
 
 use super::seccomp::default_seccomp;
 use crate::id::ContainerId;
-use crate::storage::rootfs_path;
+use crate::storage::{ID_RANGE, rootfs_path};
 
 const CAPABILITIES: [Capability; 14] = [
     Capability::AuditWrite,
@@ -51,14 +51,10 @@ const MASKED_PATHS: [&str; 11] = [
 const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// New for every container. No network namespace: a sandbox has one network, its containers share it.
-const NAMESPACES: [LinuxNamespaceType; 5] = [
-    LinuxNamespaceType::Mount,
-    LinuxNamespaceType::Pid,
-    LinuxNamespaceType::Ipc,
-    LinuxNamespaceType::Uts,
-    LinuxNamespaceType::Cgroup,
-];
+/// New for every container. The containers of a sandbox share its network, ipc and uts namespaces, as those of a
+/// Kubernetes pod do.
+const NAMESPACES: [LinuxNamespaceType; 3] =
+    [LinuxNamespaceType::Mount, LinuxNamespaceType::Pid, LinuxNamespaceType::Cgroup];
 
 /// Destination, type, source, options. The order is that of mounting.
 const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
@@ -101,6 +97,26 @@ pub fn default_spec(id: &ContainerId, process: Process) -> Spec {
         .set_linux(Some(linux))
         .set_annotations(None);
     spec
+}
+
+/// Puts the container into a user namespace of its own: its root and the next 65535 users and groups are `first` and
+/// the next ones in the guest, where they may do nothing. Its root file system must say the same: see
+/// [`Storage::idmapped`].
+///
+/// [`Storage::idmapped`]: crate::Storage::idmapped
+pub fn map_ids(spec: &mut Spec, first: u32) {
+    let builder =
+        LinuxIdMappingBuilder::default().container_id(0_u32).host_id(first).size(ID_RANGE);
+    // Nothing is missing, so it is built; an empty one would be refused by the guest.
+    let mapping = builder.build().unwrap_or_default();
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.push(namespace(LinuxNamespaceType::User));
+    linux
+        .set_namespaces(Some(namespaces))
+        .set_uid_mappings(Some(vec![mapping]))
+        .set_gid_mappings(Some(vec![mapping]));
+    spec.set_linux(Some(linux));
 }
 
 /// A process with Docker's default capabilities. `args` are the binary and its arguments, `env` is `NAME=value` each,

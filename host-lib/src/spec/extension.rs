@@ -13,7 +13,13 @@ pub(crate) fn of_spec(spec: &oci::Spec) -> Option<&'static str> {
     let cpu = resources.CPU.get_or_default();
     let is_idmapped =
         |mount: &oci::Mount| !mount.UIDMappings.is_empty() || !mount.GIDMappings.is_empty();
+    // An agent of Kata's would share the former, and make the latter anew.
+    let lists = |kind: &str| linux.Namespaces.iter().find(|namespace| namespace.Type == kind);
+    let is_new = |kind: &str| lists(kind).is_some_and(|namespace| namespace.Path.is_empty());
     let properties = [
+        ("linux.namespaces[ipc]", is_new("ipc")),
+        ("linux.namespaces[uts]", is_new("uts")),
+        ("linux.namespaces without pid", linux.NamespacesAsListed && lists("pid").is_none()),
         ("domainname", !spec.Domainname.is_empty()),
         ("init", spec.Init),
         ("mounts[].uidMappings", spec.Mounts.iter().any(is_idmapped)),

@@ -17,7 +17,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use default::{default_process, default_spec, user};
+pub use default::{default_process, default_spec, map_ids, user};
 pub(crate) use extension::{
     CAPABILITY as EXTENSIONS, of_process as extension_of_process, of_spec as extension_of_spec,
 };

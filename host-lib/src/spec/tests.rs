@@ -14,7 +14,7 @@ fn config(path: &str, value: Value) -> Spec {
         "root": { "path": "/rootfs" },
         "process": { "user": { "uid": 0, "gid": 0 }, "args": ["true"], "cwd": "/" },
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
-        "linux": {},
+        "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc", "path": "/run/ipc" }] },
     });
     let pointer = format!("/{}", path.replace('.', "/").replace("mounts[0]", "mounts/0"));
     let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -70,6 +70,9 @@ fn what_takes_an_extension_is_known_as_such() {
         ("process.execCPUAffinity", json!({ "initial": "0-3" })),
         ("mounts[0].uidMappings", mapping.clone()),
         ("mounts[0].gidMappings", mapping),
+        ("linux.namespaces", json!([{ "type": "mount" }])),
+        ("linux.namespaces", json!([{ "type": "pid" }, { "type": "ipc" }])),
+        ("linux.namespaces", json!([{ "type": "pid" }, { "type": "uts" }])),
         ("linux.timeOffsets", json!({ "boottime": { "secs": 5 } })),
         ("linux.netDevices", json!({ "eth0": { "name": "eth1" } })),
         ("linux.memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "0" })),

@@ -203,6 +203,7 @@ fn linux(from: &mut Object) -> Result<oci::Linux> {
         Personality: from.object("personality", personality)?.into(),
         MemoryPolicy: from.object("memoryPolicy", memory_policy)?.into(),
         NetDevices: from.objects_by_name("netDevices", net_device)?,
+        NamespacesAsListed: true,
         ..Default::default()
     })
 }

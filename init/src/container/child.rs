@@ -20,7 +20,8 @@ use super::rootfs::Rootfs;
 use super::spec::{CapabilitySet, ContainerSpec, Execution, ProcessSpec};
 use super::terminal::{self, Terminal};
 use super::tree::{Leaf, Links, Tree};
-use super::{devices, hidden, mounts, namespaces, rlimits, scheduling, sysctls, user};
+use super::user_namespace::UserNamespace;
+use super::{devices, hidden, mounts, namespaces, process_one, rlimits, scheduling, sysctls, user};
 use crate::error::{Code, Context, Error, Result};
 use crate::report::Reporter;
 use crate::stdio::ChildStdio;
@@ -39,8 +40,15 @@ pub struct ExecSpec {
     pub process: ProcessSpec,
     pub execution: Execution,
     pub first: OwnedFd, // a pidfd
+    pub in_user_namespace: bool,
     pub stdio: Option<ChildStdio>,
     pub report: Reporter,
+}
+
+/// The first process of the container that another one joins.
+struct First<'a> {
+    pidfd: &'a OwnedFd,
+    in_user_namespace: bool,
 }
 
 /// The entry of a container's first process.
@@ -52,7 +60,8 @@ pub fn first(spec: FirstSpec) -> ! {
 /// The entry of a process that joins a container. What it takes stays with PID 1 if there is no child.
 pub fn exec(spec: &mut Option<ExecSpec>) -> ! {
     let Some(spec) = spec.take() else { exit_now(126) };
-    let ExecSpec { process, execution, first, stdio, report } = spec;
+    let ExecSpec { process, execution, first, in_user_namespace, stdio, report } = spec;
+    let first = First { pidfd: &first, in_user_namespace };
     end(&report, become_exec(process, &execution, &first, stdio, &report))
 }
 
@@ -69,21 +78,32 @@ fn end(report: &Reporter, failure: Result<Infallible>) -> ! {
 
 fn become_first(
     id: &ContainerId,
-    spec: ContainerSpec,
+    mut spec: ContainerSpec,
     stdio: Option<ChildStdio>,
     report: &Reporter,
 ) -> Result<Infallible> {
     leave_pid_1(stdio, &[report.as_fd()])?;
-    namespaces::leave_cgroup_namespace()?;
+    let mut user_namespace = namespaces::enter(&spec.namespaces)?;
     adjust_oom_score(spec.process.oom_score_adj)?; // through the guest's /proc, as the sysctls
-    namespaces::configure(spec.network, &spec.hostname, &spec.domainname)?;
+    namespaces::configure(&spec.namespaces, &spec.hostname, &spec.domainname)?;
     sysctls::apply(&spec.sysctls)?; // before /proc/sys can become read-only
     let ourselves = Program::ourselves()?;
-    let plan = mounts::plan(&spec.mounts)?;
+    let mut plan = mounts::plan(&spec.mounts)?;
+    let mut root = (0, 0);
+    if let Some(user_namespace) = &mut user_namespace {
+        root = user_namespace.root()?;
+        user_namespace.act_as_root()?; // from here on there are files made
+        user_namespace.keep_shared(&plan, spec.root.propagation);
+        user_namespace.translate_mounts(&mut plan)?;
+        user_namespace.translate_devices(&mut spec.devices)?;
+    }
     let mut rootfs = Rootfs::attach(&spec.root, &plan)?;
     rootfs.mount_all(&plan)?;
+    if let Some(user_namespace) = &user_namespace {
+        user_namespace.own_mounts(rootfs.tree(), &plan)?;
+    }
     if mounts::makes_devices(&spec.mounts) {
-        devices::populate(rootfs.tree(), &spec.devices)?; // umask is 0
+        devices::populate(rootfs.tree(), &spec.devices, root)?; // umask is 0
     } else {
         devices::find_or_make(rootfs.tree(), &spec.devices)?;
     }
@@ -100,25 +120,36 @@ fn become_first(
         hooks.create_container()?; // the guest's paths are there, and the container's mounts
     }
     let tree = rootfs.pivot(spec.root.propagation)?; // the guest's paths are gone
-    let program = become_process(&tree, spec.process, &spec.execution, terminal.as_ref())?;
+    let program = become_process(
+        &tree,
+        spec.process,
+        &spec.execution,
+        terminal.as_ref(),
+        user_namespace.as_ref(),
+    )?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
-    drop(terminal);
+    drop((terminal, user_namespace));
     if !report.wait()? {
         exit_now(0); // let go before it was started
     }
     if let Some(hooks) = &hooks {
         hooks.start_container()?;
     }
-    program.run(&ourselves, spec.execution.filter.as_deref())
+    let filter = spec.execution.filter.as_deref();
+    if spec.init {
+        return process_one::run_beneath(program, &ourselves, filter, report);
+    }
+    program.run(&ourselves, filter)
 }
 
 fn become_exec(
     spec: ProcessSpec,
     execution: &Execution,
-    first: &OwnedFd,
+    first: &First<'_>,
     stdio: Option<ChildStdio>,
     report: &Reporter,
 ) -> Result<Infallible> {
+    let First { pidfd: first, in_user_namespace } = *first;
     leave_pid_1(stdio, &[report.as_fd(), first.as_fd()])?;
     if let Some(cpus) = &spec.cpu_affinity.last {
         let field = || "process.execCPUAffinity.final".to_owned();
@@ -126,18 +157,24 @@ fn become_exec(
     }
     adjust_oom_score(spec.oom_score_adj)?;
     let ourselves = Program::ourselves()?;
+    let user_namespace =
+        in_user_namespace.then(|| UserNamespace::of_process(first.as_fd())).transpose()?;
     namespaces::join(first.as_fd())?;
+    if let Some(user_namespace) = &user_namespace {
+        user_namespace.act_as_root()?; // a terminal is to be the user's own
+    }
     let tree = Tree::of_root()?;
     let terminal = open_terminal(&tree, &spec)?;
-    let program = become_process(&tree, spec, execution, terminal.as_ref())?;
+    let program =
+        become_process(&tree, spec, execution, terminal.as_ref(), user_namespace.as_ref())?;
     report.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
-    drop(terminal);
+    drop((terminal, user_namespace));
     program.run(&ourselves, execution.filter.as_deref())
 }
 
 /// What a copy of PID 1 must drop first of all. Its descriptors: other processes' pipes stay open while a copy is held,
 /// and 0 to 2 are the guest's console. Its signal mask, and the SIGPIPE that Rust ignores: execve(2) would keep both.
-fn leave_pid_1(stdio: Option<ChildStdio>, keep: &[BorrowedFd<'_>]) -> Result<()> {
+pub fn leave_pid_1(stdio: Option<ChildStdio>, keep: &[BorrowedFd<'_>]) -> Result<()> {
     // Until execve, nobody in the container may look into this copy or its descriptors (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "set dumpable".to_owned())?;
     connect_first(stdio).context(|| "connect stdio".to_owned())?;
@@ -185,8 +222,14 @@ fn become_process(
     mut spec: ProcessSpec,
     execution: &Execution,
     terminal: Option<&Terminal>,
+    user_namespace: Option<&UserNamespace>,
 ) -> Result<Program> {
     let credentials = user::resolve(tree, &spec.user, !has_home(&spec.env))?;
+    let mut owner = credentials.uid; // of its streams, as the guest has it
+    if let Some(user_namespace) = user_namespace {
+        user_namespace.check(&credentials)?;
+        owner = user_namespace.uid(credentials.uid)?;
+    }
     let (args, env) = (mem::take(&mut spec.args), mem::take(&mut spec.env));
     let program = Program::new(args, env, &credentials.home)?;
     if let Some(terminal) = terminal {
@@ -194,10 +237,21 @@ fn become_process(
         let slave = &terminal.slave;
         connect(slave, slave, slave).context(|| "connect the terminal".to_owned())?;
     }
-    give_streams(credentials.uid).context(|| format!("give stdio to uid {}", credentials.uid))?;
+    give_streams(owner).context(|| format!("give stdio to uid {}", credentials.uid))?;
     let entered = enter_working_directory(tree, &spec.cwd);
     rlimits::apply(&spec.rlimits)?; // before CAP_SYS_RESOURCE goes
     scheduling::apply(&spec, execution)?; // before CAP_SYS_NICE goes
+    let renewed;
+    let mut tree = tree;
+    if let Some(user_namespace) = user_namespace {
+        user_namespace.enter()?; // with all of the guest's rights: before capabilities are what the spec says
+        renewed = Tree::of_root()?;
+        tree = &renewed;
+        if let Some(terminal) = terminal {
+            let slave = terminal.slave_in(tree)?;
+            connect(&slave, &slave, &slave).context(|| "connect the terminal".to_owned())?;
+        }
+    }
     // To load a filter takes CAP_SYS_ADMIN, or no_new_privs; what is kept for that ends with execve.
     let loads_filter = execution.filter.is_some() && !spec.no_new_privileges;
     let until_exec = if loads_filter { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() };

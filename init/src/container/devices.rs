@@ -49,11 +49,13 @@ fn find(tree: &Tree, device: &Device) -> Result<()> {
 }
 
 /// Makes the default nodes and links, then the spec's nodes. What the spec lists under a default's path replaces it.
-pub fn populate(tree: &Tree, devices: &[Device]) -> Result<()> {
+/// `root` is the uid and gid of the container's root.
+pub fn populate(tree: &Tree, devices: &[Device], root: (u32, u32)) -> Result<()> {
+    let (uid, gid) = root;
     for &(path, major, minor) in NODES {
         if !devices.iter().any(|device| device.path == path) {
             let kind = DeviceKind::Character { major, minor };
-            make(tree, &Device { path: path.to_owned(), kind, mode: 0o666, uid: 0, gid: 0 })?;
+            make(tree, &Device { path: path.to_owned(), kind, mode: 0o666, uid, gid })?;
         }
     }
     for &(path, target) in LINKS {

@@ -27,6 +27,7 @@ mod mount_options;
 mod mounts;
 mod namespaces;
 mod process;
+mod process_one;
 mod program;
 mod rlimits;
 mod rootfs;
@@ -37,10 +38,11 @@ mod sysctls;
 mod terminal;
 mod tree;
 mod user;
+mod user_namespace;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ pub use id::{ContainerId, ExecId};
 pub use mount_options::{Extent, MountOptions, propagation_named};
 pub use mounts::plan as plan_mounts;
 pub use process::Process;
+pub use process_one::SharedPids;
 pub use rlimits::from_name as rlimit_named;
 #[cfg(test)]
 pub use seccomp::tests::answer as seccomp_answer;
@@ -60,28 +63,40 @@ pub use seccomp::{
     Action, Comparison, Condition, Filter as SeccompFilter, FilterFlags, Rule, Seccomp,
     syscall_named,
 };
-pub use sysctls::check as check_sysctl;
+pub use sysctls::{Own as OwnSysctls, check as check_sysctl};
 pub use user::capability_named;
 
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
 use crate::report::{self, Listener};
-use crate::sys::process::{Child, CloneArgs, clone_child};
+use crate::sys::process::Child;
 use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
 use process::{SET_UP_DEADLINE, Unfinished};
 use scheduling::RunsOn;
-use spec::{ContainerSpec, Execution, ProcessSpec};
+use spec::{ContainerSpec, Execution, Namespace, ProcessSpec};
 
 pub struct Container {
     id: ContainerId,
     cgroup: Cgroup,
     execution: Execution,
+    traits: Traits,
     first: Rc<Process>,
     phase: RefCell<Phase>,
     execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
     /// Ids of execs that are being set up.
     reserved: RefCell<BTreeSet<ExecId>>,
+}
+
+/// What of its spec matters later.
+#[derive(Debug, Clone, Copy)]
+struct Traits {
+    /// Its first process is process 1 of a pid namespace, and the others end with it.
+    owns_pids: bool,
+    /// Its first process passes signals on.
+    has_init: bool,
+    /// It is in a user namespace, its own or one of others.
+    in_user_namespace: bool,
 }
 
 /// How far the host has brought it.
@@ -100,14 +115,26 @@ pub enum State {
 
 impl Container {
     /// Sets all up; the first process then waits to be started.
-    pub async fn create(id: ContainerId, spec: ContainerSpec, reaper: &Reaper) -> Result<Rc<Self>> {
+    /// `shared_pid` is a pidfd of process 1 of the sandbox's pid namespace, if it shares one.
+    pub async fn create(
+        id: ContainerId,
+        spec: ContainerSpec,
+        shared_pid: Option<BorrowedFd<'_>>,
+        reaper: &Reaper,
+    ) -> Result<Rc<Self>> {
+        let traits = Traits {
+            owns_pids: spec.namespaces.pid == Namespace::New,
+            has_init: spec.init,
+            in_user_namespace: spec.namespaces.user.is_some(),
+        };
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();
-        match Self::set_up(&id, &cgroup, spec, reaper).await {
+        match Self::set_up(&id, &cgroup, spec, shared_pid, reaper).await {
             Ok((first, gate)) => Ok(Rc::new(Self {
                 id,
                 cgroup,
                 execution,
+                traits,
                 first: Rc::new(first),
                 phase: RefCell::new(Phase::Created(gate)),
                 execs: RefCell::default(),
@@ -127,6 +154,7 @@ impl Container {
         id: &ContainerId,
         cgroup: &Cgroup,
         mut spec: ContainerSpec,
+        shared_pid: Option<BorrowedFd<'_>>,
         reaper: &Reaper,
     ) -> Result<(Process, Listener)> {
         guest_devices::resolve(&mut spec)?;
@@ -136,13 +164,11 @@ impl Container {
             device_rules::complete(&spec.devices, &spec.resources.device_rules, guest_root()?);
         let (ours, childs) = process::streams(spec.process.terminal)?;
         let (listener, report) = report::channel()?;
-        let args = CloneArgs {
-            namespaces: namespaces::of_first_process(spec.network),
-            cgroup: Some(cgroup.as_fd()),
-        };
         let deadline = hooks::deadline(spec.hooks.as_deref());
+        let namespaces = spec.namespaces.clone();
         let spec = FirstSpec { id: id.clone(), container: spec, stdio: childs, report };
-        let child = clone_child(args, child::first, spec).context(|| "clone".to_owned())?;
+        let child =
+            namespaces::clone_first(&namespaces, shared_pid, cgroup.as_fd(), child::first, spec)?;
         let first = Unfinished::new(child, reaper).ready(&listener, ours, deadline).await?;
         // Until here the rules would have been in our own way: nodes were made. No program of the container's runs yet.
         cgroup.enforce_device_rules(&rules)?;
@@ -194,7 +220,9 @@ impl Container {
         let first = self.first.pidfd().try_clone_to_owned()?;
         let initial = spec.cpu_affinity.initial.clone();
         let execution = self.execution.clone();
-        let spec = ExecSpec { process: spec, execution, first, stdio: childs, report };
+        let in_user_namespace = self.traits.in_user_namespace;
+        let spec =
+            ExecSpec { process: spec, execution, first, in_user_namespace, stdio: childs, report };
         let runs_on = initial.as_ref().map(RunsOn::new).transpose();
         let runs_on = runs_on.context(|| "process.execCPUAffinity.initial".to_owned())?;
         let child = self.clone_exec(spec).context(|| "clone".to_owned())?;
@@ -229,15 +257,17 @@ impl Container {
         })
     }
 
-    /// Signals one process. SIGKILL to the first means all; so does a SIGTERM that would do nothing to it, since a
-    /// pid namespace's first process is spared the default action of signals (pid_namespaces(7)).
+    /// Signals one process. SIGKILL to the first means all; so does a SIGTERM that would do nothing to it, since
+    /// process 1 of a pid namespace is spared the default action of signals (pid_namespaces(7)).
     pub fn signal(&self, exec_id: Option<&ExecId>, signal: i32) -> Result<()> {
         let process = self.process(exec_id)?;
         if process.exit.status().is_some() {
             return Err(nix::errno::Errno::ESRCH.into());
         }
         let is_first = exec_id.is_none();
-        if is_first && (signal == SIGKILL || signal == SIGTERM && !process.takes(SIGTERM)?) {
+        let Traits { owns_pids, has_init, .. } = self.traits;
+        let is_spared = signal == SIGTERM && owns_pids && !has_init;
+        if is_first && (signal == SIGKILL || is_spared && !process.takes(SIGTERM)?) {
             return self.cgroup.kill();
         }
         process.signal(signal)
@@ -251,8 +281,8 @@ impl Container {
     /// Kills what is left of it, waits for its first process (without a timeout for as long as it takes) and removes
     /// its cgroup. It may be called again after a failure.
     pub async fn remove(&self, deadline: Option<Duration>) -> Result<()> {
-        if self.first.exit.status().is_none() {
-            self.cgroup.kill()?;
+        if self.first.exit.status().is_none() || !self.traits.owns_pids {
+            self.cgroup.kill()?; // in a pid namespace of others, some may have outlived the first
         }
         let exit = self.first.exit.wait();
         match deadline {

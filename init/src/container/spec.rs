@@ -20,6 +20,8 @@ use crate::idmap::IdMaps;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
     pub process: ProcessSpec,
+    /// A copy of PID 1's is its first process, and the program that one's child.
+    pub init: bool,
     pub root: Root,
     /// Empty: the sandbox's.
     pub hostname: String,
@@ -27,7 +29,7 @@ pub struct ContainerSpec {
     pub domainname: String,
     /// In the order in which they are made.
     pub mounts: Vec<Mount>,
-    pub network: Network,
+    pub namespaces: Namespaces,
     pub devices: Vec<Device>,
     /// What is added to `devices` when the container is made.
     pub guest_devices: Vec<GuestDevice>,
@@ -275,12 +277,43 @@ impl FsType {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// The network of the sandbox.
+/// OCI `linux.namespaces`. The mount namespace is always the container's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespaces {
+    pub cgroup: Namespace,
+    pub ipc: Namespace,
+    /// A new one has nothing but lo.
+    pub network: Namespace,
+    pub pid: Namespace,
+    pub time: Namespace,
+    pub uts: Namespace,
+    pub user: Option<UserNamespace>,
+    /// Of a new time namespace.
+    pub time_offsets: Vec<TimeOffset>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespace {
+    /// The sandbox's, which its containers share.
     Sandbox,
-    /// A network namespace of its own, with nothing but lo.
-    Own,
+    New,
+    /// A file in the guest: /proc/PID/ns/…, or what is bound to one.
+    Joined(String),
+}
+
+/// One of the container's own, or of others; never the guest's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserNamespace {
+    New(IdMaps),
+    Joined(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeOffset {
+    /// As the kernel names it: `monotonic` or `boottime`.
+    pub clock: &'static str,
+    pub seconds: i64,
+    pub nanoseconds: u32,
 }
 
 /// OCI `linux.devices[]`.

@@ -5,12 +5,13 @@
 
 use std::fs;
 
-use super::spec::Network;
 use crate::error::{Code, Context, Error, Result};
 
-/// Of the ipc namespace (ipc_namespaces(7)) and the uts namespace; `kernel.hostname` is the spec's `hostname`.
-const KERNEL: &[&str] = &[
-    "kernel.domainname",
+/// `kernel.hostname` is the spec's `hostname`.
+const UTS: &[&str] = &["kernel.domainname"];
+
+/// ipc_namespaces(7).
+const IPC: &[&str] = &[
     "kernel.msgmax",
     "kernel.msgmnb",
     "kernel.msgmni",
@@ -24,8 +25,16 @@ const KERNEL: &[&str] = &[
     "kernel.shmmni",
 ];
 
+/// Which namespaces a container may set parameters of.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    pub ipc: bool,
+    pub network: bool,
+    pub uts: bool,
+}
+
 /// Refuses what is not the container's own.
-pub fn check(name: &str, network: Network) -> Result<()> {
+pub fn check(name: &str, own: Own) -> Result<()> {
     let refuse = |code, why: &str| Err(Error::new(code, format!("linux.sysctl[{name:?}]: {why}")));
     let well_formed = name.split(['.', '/']).all(|part| !part.is_empty() && part != "..")
         && name.bytes().all(|byte| byte.is_ascii_graphic());
@@ -33,18 +42,19 @@ pub fn check(name: &str, network: Network) -> Result<()> {
         return refuse(Code::InvalidArgument, "not the name of a parameter");
     }
     let dotted = dotted(name);
-    if dotted.starts_with("net.") {
-        return match network {
-            Network::Own => Ok(()),
-            Network::Sandbox => {
-                refuse(Code::InvalidArgument, "the container has no network namespace of its own")
-            }
-        };
-    }
-    if KERNEL.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+    let (is_own, kind) = if dotted.starts_with("net.") {
+        (own.network, "network")
+    } else if UTS.contains(&dotted.as_str()) {
+        (own.uts, "uts")
+    } else if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        (own.ipc, "ipc")
+    } else {
+        return refuse(Code::InvalidArgument, "not of a namespace of the container");
+    };
+    if is_own {
         return Ok(());
     }
-    refuse(Code::InvalidArgument, "not of a namespace of the container")
+    refuse(Code::InvalidArgument, &format!("the container has no {kind} namespace of its own"))
 }
 
 pub fn apply(sysctls: &[(String, String)]) -> Result<()> {
@@ -80,10 +90,15 @@ fn dotted(name: &str) -> String {
 mod tests {
     use super::*;
 
+    const NOTHING: Own = Own { ipc: false, network: false, uts: false };
+    const ALL: Own = Own { ipc: true, network: true, uts: true };
+
     #[test]
     fn only_parameters_of_own_namespaces_are_taken() {
         for good in ["kernel.shmmax", "kernel/shmmax", "fs.mqueue.msg_max", "kernel.domainname"] {
-            check(good, Network::Sandbox).unwrap();
+            check(good, ALL).unwrap();
+            let err = check(good, NOTHING).unwrap_err();
+            assert!(err.message().ends_with("namespace of its own"), "{err}");
         }
         for bad in [
             "kernel.core_pattern",
@@ -97,12 +112,12 @@ mod tests {
             "net.",
             "kernel.shmmax\n",
         ] {
-            let err = check(bad, Network::Sandbox).unwrap_err();
+            let err = check(bad, Own { network: false, ..ALL }).unwrap_err();
             assert_eq!(err.code(), Code::InvalidArgument, "{bad}");
             assert!(err.message().starts_with("linux.sysctl["), "{err}");
         }
-        check("net.ipv4.ip_forward", Network::Own).unwrap();
-        assert!(check("net/../kernel/core_pattern", Network::Own).is_err());
+        check("net.ipv4.ip_forward", ALL).unwrap();
+        assert!(check("net/../kernel/core_pattern", ALL).is_err());
     }
 
     #[test]
@@ -120,6 +135,6 @@ mod tests {
     #[test]
     fn a_literal_dot_pair_cannot_climb() {
         // `net.` then `//` as swapped dots would be `..` between slashes.
-        assert!(check("net.//.kernel", Network::Own).is_err());
+        assert!(check("net.//.kernel", ALL).is_err());
     }
 }

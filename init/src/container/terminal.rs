@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags, fstat, major, minor};
 use rustix::process::ioctl_tiocsctty;
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::detached::{attach_mount, clone_tree};
@@ -60,6 +60,21 @@ impl Terminal {
             attach_mount(mount.as_fd(), place.as_fd())
         };
         bind().context(|| "bind \"/dev/console\"".to_owned())
+    }
+
+    /// The slave on a mount of `tree`'s, after the mount namespace was made anew: on the old one it has no name there.
+    pub fn slave_in(&self, tree: &Tree) -> Result<OwnedFd> {
+        let open = || -> Result<OwnedFd> {
+            let name = ptsname(&self.master, Vec::new())?;
+            let name = name.to_string_lossy();
+            let slave = tree.open(&name, OFlags::RDWR | OFlags::NOCTTY, Links::Refuse)?;
+            let (old, new) = (fstat(&self.slave)?, fstat(&slave)?);
+            if (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino) {
+                return Err(Error::new(Code::FailedPrecondition, "another file is there"));
+            }
+            Ok(slave)
+        };
+        open().context(|| "open the terminal by its name".to_owned())
     }
 
     /// Makes the terminal that of the caller's session, which the caller must lead.

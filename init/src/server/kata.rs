@@ -94,13 +94,13 @@ async fn write_stdin(
 }
 
 async fn create_sandbox(sandbox: Rc<Sandbox>, request: CreateSandboxRequest) -> Result<Empty> {
-    refuse_if(request.sandbox_pidns, "sandbox_pidns")?;
     refuse_if(!request.guest_hook_path.is_empty(), "guest_hook_path")?;
     refuse_if(!request.kernel_modules.is_empty(), "kernel_modules")?;
     let spec = SandboxSpec {
         id: request.sandbox_id,
         hostname: request.hostname,
         dns: request.dns,
+        shares_pids: request.sandbox_pidns,
         storages: storages(request.storages)?,
     };
     sandbox.create(spec).await?;
@@ -157,7 +157,10 @@ async fn create_container(sandbox: Rc<Sandbox>, request: CreateContainerRequest)
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     refuse_if(exec_id.is_some(), "exec_id other than the container's id")?;
     refuse_if(request.string_user.is_some(), "string_user")?;
-    refuse_if(request.sandbox_pidns, "sandbox_pidns")?;
+    if request.sandbox_pidns && !sandbox.shares_pids() {
+        let message = "sandbox_pidns: the sandbox was created without it";
+        return Err(Error::new(Code::FailedPrecondition, message));
+    }
     refuse_if(!request.shared_mounts.is_empty(), "shared_mounts")?;
     refuse_ports(request.stdin_port, request.stdout_port, request.stderr_port)?;
     let Some(spec) = request.OCI.into_option() else {
@@ -167,7 +170,8 @@ async fn create_container(sandbox: Rc<Sandbox>, request: CreateContainerRequest)
         ));
     };
     let operation = || format!("create container {id:?}");
-    let mut spec = oci::container_spec(spec).context(operation)?;
+    let shared = oci::Shared { hostname: sandbox.hostname(), pid: sandbox.shares_pids() };
+    let mut spec = oci::container_spec(spec, &shared).context(operation)?;
     spec.guest_devices = oci::guest_devices(request.devices).context(operation)?;
     sandbox.create_container(&id, spec, &storages(request.storages)?).await?;
     Ok(Empty::new())

@@ -9,6 +9,7 @@ mod hooks;
 mod ids;
 mod linux;
 mod mounts;
+mod namespaces;
 mod process;
 mod resources;
 mod scheduling;
@@ -23,6 +24,7 @@ use crate::container::{normalised_cgroup_path, propagation_named};
 use crate::error::{Code, Error, Result};
 
 pub use linux::guest_devices;
+pub use namespaces::Shared;
 pub use process::process_spec;
 
 const PATHS_MAX: usize = 1024;
@@ -56,13 +58,12 @@ fn bounded(count: usize, max: usize, field: &str) -> Result<()> {
 }
 
 /// OCI `config.json`.
-pub fn container_spec(mut spec: oci::Spec) -> Result<ContainerSpec> {
+pub fn container_spec(mut spec: oci::Spec, shared: &Shared) -> Result<ContainerSpec> {
     if !spec.Version.is_empty() && !spec.Version.starts_with("1.") {
         return invalid("ociVersion", &format!("{:?} is not 1.x", spec.Version));
     }
     refuse_if(spec.Solaris.is_some(), "solaris")?;
     refuse_if(spec.Windows.is_some(), "windows")?;
-    refuse_if(spec.Init, "init")?;
     let hooks = match spec.Hooks.take() {
         Some(hooks) => hooks::hooks(hooks, &spec.Version, spec.Annotations)?,
         None => None,
@@ -77,7 +78,8 @@ pub fn container_spec(mut spec: oci::Spec) -> Result<ContainerSpec> {
     let mut linux = spec.Linux.into_option().unwrap_or_default();
     refuse_linux(&linux)?;
     let id_maps = ids::id_maps(&linux.UIDMappings, &linux.GIDMappings, "linux")?;
-    let network = linux::network(&linux.Namespaces)?;
+    let as_listed = linux.NamespacesAsListed;
+    let namespaces = namespaces::namespaces(&linux, shared)?;
     let cgroup_path = normalised_cgroup_path(&linux.CgroupsPath)?;
     let execution = Execution {
         personality: linux.Personality.take().map(scheduling::personality).transpose()?,
@@ -86,27 +88,25 @@ pub fn container_spec(mut spec: oci::Spec) -> Result<ContainerSpec> {
     };
     Ok(ContainerSpec {
         process: process_spec(process)?,
+        init: spec.Init,
         root: root_spec(root, &linux.RootfsPropagation)?,
-        hostname: spec.Hostname,
-        domainname: spec.Domainname,
+        hostname: namespaces::hostname(spec.Hostname, as_listed, &namespaces, shared)?,
+        domainname: namespaces::domainname(spec.Domainname, &namespaces)?,
         mounts: mounts::mounts(spec.Mounts, id_maps.as_ref())?,
-        network,
         devices: linux::devices(linux.Devices)?,
         guest_devices: Vec::new(), // they come beside the spec
         cgroup_path: (!cgroup_path.is_empty()).then_some(cgroup_path),
         resources: resources::resources(linux.Resources.into_option().unwrap_or_default())?,
-        sysctls: linux::sysctls(linux.Sysctl, network)?,
+        sysctls: linux::sysctls(linux.Sysctl, &namespaces, as_listed)?,
         masked_paths: paths(linux.MaskedPaths, "linux.maskedPaths")?,
         readonly_paths: paths(linux.ReadonlyPaths, "linux.readonlyPaths")?,
         execution,
         hooks,
+        namespaces,
     })
 }
 
 fn refuse_linux(linux: &oci::Linux) -> Result<()> {
-    refuse_if(!linux.UIDMappings.is_empty(), "linux.uidMappings")?;
-    refuse_if(!linux.GIDMappings.is_empty(), "linux.gidMappings")?;
-    refuse_if(!linux.TimeOffsets.is_empty(), "linux.timeOffsets")?;
     refuse_if(!linux.NetDevices.is_empty(), "linux.netDevices")?;
     refuse_if(!linux.MountLabel.is_empty(), "linux.mountLabel")?;
     refuse_if(linux.IntelRdt.is_some(), "linux.intelRdt")

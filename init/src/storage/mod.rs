@@ -3,6 +3,7 @@
 //! A driver says how a source is found and becomes a plan, which is data; carrying it out is a mount(2).
 
 mod block;
+mod idmapped;
 mod options;
 mod overlay;
 mod table;
@@ -17,6 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use crate::error::{Code, Context, Error, Result};
+use crate::idmap::IdMaps;
 use crate::log;
 use crate::uevent::Uevents;
 use options::MountOptions;
@@ -71,14 +73,18 @@ struct MountPlan {
     directories: Vec<PathBuf>,
     /// Made first, and removed after the unmount with all that is in them.
     scratch: Vec<PathBuf>,
+    /// Of an overlay's layers.
+    idmap: Option<IdMaps>,
 }
 
 impl Plan {
     /// Whether the mount asks a device or a peer that may be slow to answer.
     fn may_block(&self) -> bool {
         match self {
-            Self::Mount(MountPlan { source, fstype, .. }) => {
-                source.starts_with("/dev/") || matches!(fstype.as_str(), "9p" | "virtiofs")
+            Self::Mount(MountPlan { source, fstype, idmap, .. }) => {
+                idmap.is_some() // makes and waits for a child
+                    || source.starts_with("/dev/")
+                    || matches!(fstype.as_str(), "9p" | "virtiofs")
             }
             Self::Directory { .. } => false,
         }
@@ -123,6 +129,7 @@ fn plan_mount(storage: &Storage, source: &str, fstype: &str) -> Result<Plan> {
         data,
         directories: Vec::new(),
         scratch: Vec::new(),
+        idmap: None,
     }))
 }
 
@@ -160,11 +167,15 @@ fn try_carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
             fs::set_permissions(mount_point, fs::Permissions::from_mode(*mode))
                 .context(|| format!("chmod {mode:o} {mount_point:?}"))
         }
-        Plan::Mount(MountPlan { source, fstype, flags, data, directories, scratch }) => {
+        Plan::Mount(plan) => {
+            let MountPlan { source, fstype, flags, data, directories, scratch, idmap } = plan;
             for directory in directories.iter().chain(scratch) {
                 make_directory(directory)?;
             }
             make_directory(mount_point)?;
+            if let Some(maps) = idmap {
+                return idmapped::mount_overlay(plan, maps, mount_point);
+            }
             let attributes = flags.difference(MsFlags::MS_BIND);
             let made = mount_when_ready(source, || {
                 mount(

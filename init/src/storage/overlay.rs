@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::idmapped;
 use super::options::MountOptions;
 use super::{MountPlan, Plan, Storage, check_mount_point};
 use crate::error::{Code, Error, Result};
@@ -27,6 +28,9 @@ pub fn plan(storage: &Storage) -> Result<Plan> {
     }
     let (writable, options): (Vec<_>, Vec<_>) =
         storage.options.iter().cloned().partition(|option| option == WRITABLE);
+    let (idmaps, options): (Vec<_>, Vec<_>) =
+        options.into_iter().partition(|option| option.starts_with(idmapped::OPTION));
+    let idmap = idmaps.last().and_then(|option| option.strip_prefix(idmapped::OPTION));
     let MountOptions { flags, mut data } = MountOptions::parse(&options);
     if !writable.is_empty() {
         let (upper, work) = writable_directories(&storage.mount_point)?;
@@ -40,6 +44,7 @@ pub fn plan(storage: &Storage) -> Result<Plan> {
         data,
         directories,
         scratch,
+        idmap: idmap.map(idmapped::parse).transpose()?,
     }))
 }
 

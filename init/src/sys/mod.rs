@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod clock;
 pub mod event;
 pub mod mount;
+pub mod namespace;
 pub mod process;
 pub mod scheduling;
 pub mod seccomp;

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -138,6 +139,18 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
     };
     checked(result).map(drop)
+}
+
+/// Waits for any signal; the caller has blocked them all.
+pub fn wait_for_signal() -> io::Result<i32> {
+    let mut every = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset writes the whole set, and cannot fail for a set that is there.
+    unsafe { libc::sigfillset(every.as_mut_ptr()) };
+    // SAFETY: the call above has made it.
+    let every = unsafe { every.assume_init() };
+    // SAFETY: the set is alive for the call; a null siginfo asks for no details.
+    let signal = unsafe { libc::sigwaitinfo(&raw const every, std::ptr::null_mut()) };
+    checked(signal.into()).and_then(|signal| i32::try_from(signal).map_err(io::Error::other))
 }
 
 /// Ends a child at once: no destructor, no buffer of PID 1's is flushed a second time.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
 /// HOST_NAME_MAX of limits.h.
@@ -25,6 +25,14 @@ impl IdentityFlags {
     pub fn edit_spec(&self, spec: &mut Spec) {
         if let Some(name) = &self.hostname {
             spec.set_hostname(Some(name.clone()));
+            own_namespace(spec, LinuxNamespaceType::Uts);
+        }
+        for (name, _) in &self.sysctls {
+            if name == "kernel.domainname" {
+                own_namespace(spec, LinuxNamespaceType::Uts);
+            } else if name.starts_with("kernel.") || name.starts_with("fs.mqueue.") {
+                own_namespace(spec, LinuxNamespaceType::Ipc);
+            }
         }
         if self.sysctls.is_empty() {
             return;
@@ -35,6 +43,19 @@ impl IdentityFlags {
         linux.set_sysctl(Some(sysctls));
         spec.set_linux(Some(linux));
     }
+}
+
+/// What the containers of a pod share unless one says more of it than the others.
+fn own_namespace(spec: &mut Spec, kind: LinuxNamespaceType) {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut listed = linux.namespaces().clone().unwrap_or_default();
+    if !listed.iter().any(|namespace| namespace.typ() == kind) {
+        let mut own = LinuxNamespace::default();
+        own.set_typ(kind).set_path(None);
+        listed.push(own);
+    }
+    linux.set_namespaces(Some(listed));
+    spec.set_linux(Some(linux));
 }
 
 /// Whether it is the container's own is for the guest to say.

@@ -1,34 +1,16 @@
 //! OCI `linux`, what is not in its `resources`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use hyperstart_protocol::{GUEST_NODE, agent, oci};
 
-use super::{absolute, bounded, invalid, refuse_if, resources, unsupported};
-use crate::container::check_sysctl;
-use crate::container::spec::{Access, Device, DeviceKind, GuestDevice, Network};
+use super::{absolute, bounded, invalid, resources, unsupported};
+use crate::container::spec::{Access, Device, DeviceKind, GuestDevice, Namespace, Namespaces};
+use crate::container::{OwnSysctls, check_sysctl};
 use crate::error::Result;
 
 const DEVICES_MAX: usize = 1024;
 const SYSCTLS_MAX: usize = 256;
-/// A container has its mount, pid, ipc, uts and cgroup namespaces to itself whether the spec lists them or not.
-pub fn network(namespaces: &[oci::LinuxNamespace]) -> Result<Network> {
-    let mut seen = BTreeSet::new();
-    for namespace in namespaces {
-        let kind = namespace.Type.as_str();
-        let field = format!("linux.namespaces[{kind}]");
-        match kind {
-            "mount" | "pid" | "ipc" | "uts" | "cgroup" | "network" => {}
-            "user" | "time" => return unsupported(&field),
-            _ => return invalid(&field, "no such namespace"),
-        }
-        refuse_if(!namespace.Path.is_empty(), &format!("{field}.path"))?;
-        if !seen.insert(kind) {
-            return invalid(&field, "listed twice");
-        }
-    }
-    Ok(if seen.contains("network") { Network::Own } else { Network::Sandbox })
-}
 
 pub fn devices(list: Vec<oci::LinuxDevice>) -> Result<Vec<Device>> {
     bounded(list.len(), DEVICES_MAX, "linux.devices")?;
@@ -88,10 +70,20 @@ pub(super) fn device_spec(field: &str, device: oci::LinuxDevice) -> Result<Devic
     Ok(Device { path, kind, mode, uid: device.UID, gid: device.GID })
 }
 
-pub fn sysctls(map: HashMap<String, String>, network: Network) -> Result<Vec<(String, String)>> {
+/// Those of a namespace that the spec asks for. Kata's runtimes set the sandbox's through any container of it.
+pub fn sysctls(
+    map: HashMap<String, String>,
+    namespaces: &Namespaces,
+    as_listed: bool,
+) -> Result<Vec<(String, String)>> {
     bounded(map.len(), SYSCTLS_MAX, "linux.sysctl")?;
     let mut list: Vec<(String, String)> = map.into_iter().collect();
     list.sort();
-    list.iter().try_for_each(|(name, _)| check_sysctl(name, network))?;
+    let own = OwnSysctls {
+        ipc: !as_listed || namespaces.ipc != Namespace::Sandbox,
+        network: namespaces.network != Namespace::Sandbox,
+        uts: !as_listed || namespaces.uts != Namespace::Sandbox,
+    };
+    list.iter().try_for_each(|(name, _)| check_sysctl(name, own))?;
     Ok(list)
 }

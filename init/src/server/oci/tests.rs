@@ -4,7 +4,8 @@ use super::process::{capability_set, environment, rlimits};
 use super::*;
 use crate::container::Extent;
 use crate::container::spec::{
-    Access, CapabilitySet, DeviceKind, FsType, Identity, Limit, MountSource, Network, RuleKind,
+    Access, CapabilitySet, DeviceKind, FsType, Identity, Limit, MountSource, Namespace, RuleKind,
+    UserNamespace,
 };
 
 fn process() -> oci::Process {
@@ -34,14 +35,14 @@ fn mount(kind: &str, source: &str, options: &[&str]) -> oci::Mount {
 fn refusal(change: impl FnOnce(&mut oci::Spec)) -> (Code, String) {
     let mut spec = spec();
     change(&mut spec);
-    let err = container_spec(spec).unwrap_err();
+    let err = container_spec(spec, &Shared::default()).unwrap_err();
     (err.code(), err.message().to_owned())
 }
 
 #[test]
 fn the_smallest_spec_is_a_container() {
-    let spec = container_spec(spec()).unwrap();
-    assert_eq!(spec.network, Network::Sandbox);
+    let spec = container_spec(spec(), &Shared::default()).unwrap();
+    assert_eq!(spec.namespaces.network, Namespace::Sandbox);
     assert_eq!(spec.cgroup_path, None);
     assert_eq!(spec.process.user.identity, Identity::Ids { uid: 0, gid: 0 });
     assert_eq!(
@@ -64,13 +65,6 @@ fn what_is_not_honoured_is_refused_by_its_name() {
                 s.Linux.mut_or_insert_default().IntelRdt = Some(oci::LinuxIntelRdt::new()).into()
             }),
             "linux.intelRdt",
-        ),
-        (
-            refusal(|s| {
-                s.Linux.mut_or_insert_default().UIDMappings =
-                    vec![oci::LinuxIDMapping::new(); 10_000]
-            }),
-            "linux.uidMappings",
         ),
         (
             refusal(|s| s.Process.mut_or_insert_default().ApparmorProfile = "x".to_owned()),
@@ -100,30 +94,182 @@ fn what_is_not_honoured_is_refused_by_its_name() {
 fn the_roots_propagation_is_its_own() {
     let mut spec = spec();
     spec.Linux.mut_or_insert_default().RootfsPropagation = "rslave".to_owned();
-    let root = container_spec(spec).unwrap().root;
+    let root = container_spec(spec, &Shared::default()).unwrap().root;
     assert_eq!(root.propagation, Some(MountPropagationFlags::DOWNSTREAM));
 }
 
+/// A spec that lists `kinds`, each with a path or an empty one.
+fn listing(kinds: &[(&str, &str)]) -> oci::Spec {
+    let mut spec = spec();
+    spec.Linux.mut_or_insert_default().Namespaces = kinds
+        .iter()
+        .map(|(kind, path)| oci::LinuxNamespace {
+            Type: (*kind).to_owned(),
+            Path: (*path).to_owned(),
+            ..oci::LinuxNamespace::default()
+        })
+        .collect();
+    spec
+}
+
+fn as_listed(mut spec: oci::Spec) -> oci::Spec {
+    spec.Linux.mut_or_insert_default().NamespacesAsListed = true;
+    spec
+}
+
+const EVERY: [(&str, &str); 7] = [
+    ("cgroup", ""),
+    ("ipc", ""),
+    ("mount", ""),
+    ("network", ""),
+    ("pid", ""),
+    ("time", ""),
+    ("uts", ""),
+];
+
 #[test]
-fn namespaces_are_new_and_the_network_is_a_choice() {
-    let with = |kind: &str, path: &str| {
-        let mut spec = spec();
-        let mut namespace = oci::LinuxNamespace::new();
-        namespace.Type = kind.to_owned();
-        namespace.Path = path.to_owned();
-        spec.Linux.mut_or_insert_default().Namespaces = vec![namespace];
-        container_spec(spec)
+fn a_list_of_namespaces_means_what_oci_says_or_what_kata_says() {
+    use Namespace::{New, Sandbox};
+    let pods = Shared { hostname: "pod".to_owned(), pid: true };
+    let of = |spec: oci::Spec, shared: &Shared| {
+        let all = container_spec(spec, shared).unwrap().namespaces;
+        [all.cgroup, all.ipc, all.network, all.pid, all.time, all.uts]
     };
-    assert_eq!(with("network", "").unwrap().network, Network::Own);
-    assert_eq!(with("pid", "").unwrap().network, Network::Sandbox);
-    for (kind, path, message) in [
-        ("user", "", "linux.namespaces[user]: not supported by this guest"),
-        ("time", "", "linux.namespaces[time]: not supported by this guest"),
-        ("pid", "/proc/1/ns/pid", "linux.namespaces[pid].path: not supported by this guest"),
-        ("net", "", "linux.namespaces[net]: no such namespace"),
-    ] {
-        assert_eq!(with(kind, path).unwrap_err().message(), message);
+    let alone = Shared::default();
+    assert_eq!(of(as_listed(listing(&EVERY)), &pods), [New, New, New, New, New, New]);
+    assert_eq!(of(listing(&EVERY), &pods), [New, Sandbox, New, Sandbox, New, Sandbox]);
+    assert_eq!(of(listing(&EVERY), &alone), [New, Sandbox, New, New, New, Sandbox]);
+    let none = [New, Sandbox, Sandbox, Sandbox, Sandbox, Sandbox];
+    assert_eq!(of(as_listed(listing(&[])), &pods), none);
+    assert_eq!(of(listing(&[]), &alone)[3], New);
+    let err = container_spec(as_listed(listing(&[])), &alone).unwrap_err();
+    assert!(err.message().starts_with("linux.namespaces: pid is not listed"), "{err}");
+}
+
+#[test]
+fn a_path_is_joined_in_either_meaning() {
+    let kinds = ["cgroup", "ipc", "network", "pid", "time", "uts"].map(|kind| (kind, "/proc/7/ns"));
+    for spec in [listing(&kinds), as_listed(listing(&kinds))] {
+        let all = container_spec(spec, &Shared::default()).unwrap().namespaces;
+        for namespace in [all.cgroup, all.ipc, all.network, all.pid, all.time, all.uts] {
+            assert_eq!(namespace, Namespace::Joined("/proc/7/ns".to_owned()));
+        }
     }
+    let katas = as_listed(listing(&[("ipc", "/var/run/sandbox-ns/ipc"), ("pid", "")]));
+    let all = container_spec(katas, &Shared::default()).unwrap().namespaces;
+    assert_eq!(all.ipc, Namespace::Sandbox);
+}
+
+#[test]
+fn namespaces_that_cannot_be_are_refused_by_name() {
+    for (kinds, message) in [
+        (&[("net", "")][..], "linux.namespaces[net]: no such namespace"),
+        (&[("pid", ""), ("pid", "")], "linux.namespaces[pid]: listed twice"),
+        (&[("mount", "/x")], "linux.namespaces[mount].path: not supported by this guest"),
+        (&[("ipc", "x")], "linux.namespaces[ipc].path: \"x\" is not an absolute path"),
+        (&[("user", "")], "linux.namespaces[user]: neither uidMappings nor gidMappings"),
+    ] {
+        let err = container_spec(listing(kinds), &Shared::default()).unwrap_err();
+        assert_eq!(err.message(), message);
+    }
+}
+
+/// What a user namespace maps is all of what was said, or it is refused (CVE-2021-43784).
+#[test]
+fn a_user_namespace_and_its_mappings_come_together() {
+    let mapping = |count| {
+        let (inside, outside) = (0, 100_000);
+        vec![
+            oci::LinuxIDMapping {
+                ContainerID: inside,
+                HostID: outside,
+                Size: 1,
+                ..oci::LinuxIDMapping::default()
+            };
+            count
+        ]
+    };
+    let with = |kinds: &[(&str, &str)], uids: usize, gids: usize| {
+        let mut spec = listing(kinds);
+        let linux = spec.Linux.mut_or_insert_default();
+        (linux.UIDMappings, linux.GIDMappings) = (mapping(uids), mapping(gids));
+        container_spec(spec, &Shared::default()).map(|spec| spec.namespaces.user)
+    };
+    let (new, joined) = ([("user", "")], [("user", "/proc/7/ns/user")]);
+    assert!(matches!(with(&new, 1, 1), Ok(Some(UserNamespace::New(_)))));
+    assert!(matches!(with(&joined, 0, 0), Ok(Some(UserNamespace::Joined(_)))));
+    for (kinds, uids, gids, field) in [
+        (&new[..], 1, 0, "linux.gidMappings: empty"),
+        (&new, 0, 1, "linux.uidMappings: empty"),
+        (&new, 10_000, 1, "linux.uidMappings: 10000 entries"),
+        (&new, 1, 10_000, "linux.gidMappings: 10000 entries"),
+        (&[], 1, 1, "linux.uidMappings: linux.namespaces lists no user namespace"),
+        (&joined, 1, 1, "linux.uidMappings: the user namespace of a path has its own"),
+    ] {
+        let err = with(kinds, uids, gids).unwrap_err();
+        assert!(err.message().starts_with(field), "{field}: {err}");
+        assert_eq!(err.code(), Code::InvalidArgument);
+    }
+}
+
+#[test]
+fn offsets_are_of_clocks_that_a_new_time_namespace_has() {
+    let with = |kinds: &[(&str, &str)], clock: &str, nanoseconds: u32| {
+        let mut spec = listing(kinds);
+        let offset = oci::extensions::LinuxTimeOffset {
+            Secs: -5,
+            Nanosecs: nanoseconds,
+            ..oci::extensions::LinuxTimeOffset::default()
+        };
+        spec.Linux.mut_or_insert_default().TimeOffsets.insert(clock.to_owned(), offset);
+        container_spec(spec, &Shared::default()).map(|spec| spec.namespaces.time_offsets)
+    };
+    let new = [("time", "")];
+    let offsets = with(&new, "monotonic", 999_999_999).unwrap();
+    assert_eq!((offsets[0].seconds, offsets[0].nanoseconds), (-5, 999_999_999));
+    assert!(with(&new, "boottime", 0).is_ok());
+    for (kinds, clock, nanoseconds, message) in [
+        (&new[..], "realtime", 0, "linux.timeOffsets: \"realtime\" is no clock of a namespace's"),
+        (
+            &new,
+            "monotonic",
+            1_000_000_000,
+            "linux.timeOffsets[monotonic].nanosecs: a second or more",
+        ),
+        (&[], "monotonic", 0, "linux.timeOffsets: linux.namespaces lists no new time namespace"),
+    ] {
+        assert_eq!(with(kinds, clock, nanoseconds).unwrap_err().message(), message);
+    }
+}
+
+/// In OCI's meaning a name needs a uts namespace to be set in; Kata's runtimes say the sandbox's name again.
+#[test]
+fn a_hostname_is_the_containers_own_or_the_sandboxs() {
+    let shared = Shared { hostname: "pod".to_owned(), pid: true };
+    let named = |mut spec: oci::Spec, name: &str| {
+        spec.Hostname = name.to_owned();
+        container_spec(spec, &shared).map(|spec| spec.hostname)
+    };
+    let own = || as_listed(listing(&[("uts", "")]));
+    assert_eq!(named(own(), "web").unwrap(), "web");
+    assert_eq!(named(as_listed(spec()), "pod").unwrap(), "");
+    assert_eq!(named(spec(), "web").unwrap(), "");
+    let err = named(as_listed(spec()), "web").unwrap_err();
+    assert!(err.message().starts_with("hostname: linux.namespaces lists no uts"), "{err}");
+}
+
+/// Parameters of the sandbox's namespaces are set by Kata's runtimes, and by nobody who lists what is the container's.
+#[test]
+fn sysctls_of_shared_namespaces_are_not_the_containers() {
+    let with = |mut spec: oci::Spec, name: &str| {
+        spec.Linux.mut_or_insert_default().Sysctl.insert(name.to_owned(), "1".to_owned());
+        container_spec(spec, &Shared { hostname: String::new(), pid: true }).map(drop)
+    };
+    assert!(with(spec(), "kernel.shm_rmid_forced").is_ok());
+    assert!(with(as_listed(spec()), "kernel.shm_rmid_forced").is_err());
+    assert!(with(as_listed(listing(&[("ipc", "")])), "kernel.shm_rmid_forced").is_ok());
+    assert!(with(spec(), "net.ipv4.ip_forward").is_err());
+    assert!(with(listing(&[("network", "")]), "net.ipv4.ip_forward").is_ok());
 }
 
 #[test]

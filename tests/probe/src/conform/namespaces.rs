@@ -19,8 +19,8 @@ const FIRST: [(&str, &str, u32); 6] = [
 ];
 /// A parameter of the network that only the first network namespace has.
 const FIRST_NETWORK: &str = "/proc/sys/net/core/netdev_max_backlog";
-/// A guest gives every container these, listed or not.
-const ALWAYS_OWN: [&str; 4] = ["pid", "ipc", "uts", "cgroup"];
+/// A guest gives every container this, listed or not.
+const ALWAYS_OWN: [&str; 1] = ["cgroup"];
 
 /// A namespace that is listed without a path is a new one, one that is not listed is the guest's.
 pub fn namespaces(expected: &Expected) -> Findings {
