@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, mount, umount2};
 use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::{MountPlan, make_directory};
 use crate::error::{Code, Context, Error, Result};
@@ -112,6 +112,9 @@ impl Layers {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             let layer = open_tree(CWD, source, flags)?;
             mount_setattr(layer.as_fd(), false, &MountAttr::idmap(user_namespace))?;
+            // A peer of what it is a copy of would get the overlay too, and take it along when it goes.
+            let private = u64::from(MountPropagationFlags::PRIVATE.bits());
+            mount_setattr(layer.as_fd(), false, &MountAttr::propagation(private))?;
             Ok(move_mount(layer, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
         };
         mount().context(|| format!("map ids of layer {source:?}"))?;
