@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use harness::mountinfo::Mounts;
 use harness::volume::{VOLUME, add_mounts, put, tmpfs};
-use harness::{Run, Running, Vm, VmConfig};
+use harness::{Run, Running, Vm, VmConfig, list_namespace};
 use hyperstart::Code;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
 /// How long a race is run, and how many creates must have come of it.
@@ -441,6 +441,7 @@ fn cve_2025_52881_cve_2025_62596_proc_is_written_by_the_guests() {
         "mkdir -p false/self false/sys/kernel && touch false/self/oom_score_adj false/sys/kernel/shmmax",
     );
     let wanted = |spec: &mut Spec| {
+        list_namespace(spec, LinuxNamespaceType::Ipc, None);
         put(spec, "/linux/sysctl", json!({ "kernel.shmmax": "4096" }));
         put(spec, "/process/oomScoreAdj", json!(321));
     };

@@ -20,7 +20,11 @@ fn fields_are_refused_by_name() {
         ("/linux/uidMappings", mapping, "linux.gidMappings: empty"),
         ("/linux/mountLabel", json!("label"), "linux.mountLabel"),
         ("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=1" }), "linux.intelRdt"),
-        ("/linux/namespaces", json!([{ "type": "user" }]), "linux.namespaces[user]"),
+        (
+            "/linux/namespaces",
+            json!([{ "type": "pid" }, { "type": "user" }]),
+            "linux.namespaces[user]",
+        ),
         (
             "/linux/namespaces",
             json!([{ "type": "pid", "path": "/proc/1/ns/pid" }]),
