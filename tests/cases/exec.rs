@@ -104,10 +104,10 @@ fn binary_is_found_by_path() {
     vm.shutdown();
 }
 
-/// A hundred execs cost PID 1 nothing that stays.
+/// Two hundred execs cost PID 1 nothing that stays; its heap's own rounding is a few pages.
 #[test]
 fn execs_leave_nothing_in_pid_1() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(120), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(180), ..VmConfig::default() });
     let web = vm.start("web", &Run::probe(["sleep", "600000"]));
     let run = |count: usize, round: &str| {
         for index in 0..count {
@@ -118,14 +118,14 @@ fn execs_leave_nothing_in_pid_1() {
         }
         vm.init_memory()
     };
-    let (before, after) = (run(20, "warm"), run(100, "cold"));
+    let (before, after) = (run(40, "warm"), run(200, "cold"));
     // The inspector's own coming and going may show.
     assert!(
         after.number("descriptors") <= before.number("descriptors") + 2,
         "{before:?} {after:?}"
     );
     assert_eq!((before.number("threads"), after.number("threads")), (1, 1));
-    assert!(after.number("Anonymous") <= before.number("Anonymous") + 16, "{before:?} {after:?}");
+    assert!(after.number("Anonymous") <= before.number("Anonymous") + 32, "{before:?} {after:?}");
     web.kill();
     web.remove();
     vm.shutdown();

@@ -5,7 +5,7 @@ use harness::{Run, Vm, VmConfig};
 use hyperstart::Storage;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Enough for some dozens of containers, and a look at the guest after each.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -137,10 +137,20 @@ fn difference<'a>(before: &'a [String], after: &'a [String]) -> (Vec<&'a str>, V
     (without(before, after), without(after, before))
 }
 
+/// How long what ends by itself may take to be gone: a child that was killed, the looker's own pipes.
+const SETTLED: Duration = Duration::from_secs(10);
+
 #[track_caller]
-fn assert_same(what: &str, before: &[String], after: &[String]) {
-    let (gone, left) = difference(before, after);
-    assert!(gone.is_empty() && left.is_empty(), "{what}: gone {gone:?}, left {left:?}");
+fn assert_same(what: &str, before: &[String], vm: &Vm) {
+    let deadline = Instant::now() + SETTLED;
+    loop {
+        let after = vm.guest_state();
+        let (gone, left) = difference(before, &after);
+        if gone.is_empty() && left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: gone {gone:?}, left {left:?}");
+    }
 }
 
 /// Each step of `create` that fails undoes every earlier one: processes, namespaces, mounts, cgroups, directories,
@@ -153,10 +163,10 @@ fn create_that_fails_at_any_step_is_undone() {
     for Failure { run, change, words } in failures() {
         let err = vm.try_create("web", &run, |spec| change(spec)).expect_err(words);
         assert!(err.to_string().contains(words), "{words}: {err}");
-        assert_same(words, &before, &vm.guest_state());
+        assert_same(words, &before, &vm);
     }
     assert_eq!(vm.finish("web", &Run::probe(["exit", "3"])).code, 3, "the id is free");
-    assert_same("a container that ran", &before, &vm.guest_state());
+    assert_same("a container that ran", &before, &vm);
     vm.shutdown();
 }
 
@@ -178,7 +188,7 @@ fn start_that_fails_leaves_nothing_to_its_removal() {
         assert!(err.to_string().contains(words), "{words}: {err}");
         web.wait();
         web.remove();
-        assert_same(words, &before, &vm.guest_state());
+        assert_same(words, &before, &vm);
     }
     vm.shutdown();
 }
@@ -211,7 +221,7 @@ fn exec_that_fails_is_undone() {
         });
         let err = exec.err().expect(words);
         assert!(err.to_string().contains(words), "{words}: {err}");
-        assert_same(words, &before, &vm.guest_state());
+        assert_same(words, &before, &vm);
     }
     web.kill();
     web.remove();
@@ -236,7 +246,7 @@ fn what_a_container_is_made_of_is_seen() {
     vm.run("start", web.container().start()).unwrap();
     web.wait();
     web.remove();
-    assert_same("and is gone with it", &before, &vm.guest_state());
+    assert_same("and is gone with it", &before, &vm);
     vm.shutdown();
 }
 
