@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 const RUNC: &str = include_str!("bundle/runc.json");
 const CRUN: &str = include_str!("bundle/crun.json");
+const RUNC_ROOTLESS: &str = include_str!("bundle/runc-rootless.json");
+const CRUN_ROOTLESS: &str = include_str!("bundle/crun-rootless.json");
 
 fn parsed(config: &str) -> Value {
     serde_json::from_str(config).unwrap()
@@ -43,6 +45,35 @@ fn generated_bundles_run() {
             "{said:#?}"
         );
     }
+    place.assert_nothing_left();
+}
+
+/// Root of a user namespace that maps him to the guest's root alone: 9p shows him what is root's on the host as his, and
+/// all else as nobody's. What crun writes lists the namespace and no mappings, which crun itself makes up: it is refused
+/// by name, and runs with them.
+#[test]
+fn rootless_bundles_run_in_a_user_namespace() {
+    let place = Place::new();
+    let mut bundle = Bundle::new(&place, "bundle");
+    std::os::unix::fs::chown(bundle.rootfs().join("home/alice"), Some(1000), Some(1001)).unwrap();
+    let script =
+        "stat -c %u:%g /bin/busybox /home/alice; set -- $(cat /proc/self/uid_map); echo $*; exit 7";
+    let words = ["sh", "-c", script];
+    let seen = "0:0\r\n65534:65534\r\n0 0 1\r\n";
+    bundle.config = parsed(RUNC_ROOTLESS);
+    let said = run_words(&place, &bundle, words);
+    assert_eq!((said.code, said.stdout.as_str()), (7, seen), "{said:#?}");
+    bundle.config = parsed(CRUN_ROOTLESS);
+    let said = run_words(&place, &bundle, words);
+    assert!(said.code == 125, "{said:#?}");
+    let why = "linux.namespaces[user]: neither uidMappings nor gidMappings";
+    assert!(said.stderr.contains(why), "{said:#?}");
+    for ids in ["uidMappings", "gidMappings"] {
+        let root = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
+        put(&mut bundle.config, &format!("/linux/{ids}"), root);
+    }
+    let said = run_words(&place, &bundle, words);
+    assert_eq!((said.code, said.stdout.as_str()), (7, seen), "{said:#?}");
     place.assert_nothing_left();
 }
 

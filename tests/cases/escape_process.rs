@@ -3,6 +3,7 @@
 use crate::escape::{hash_of_init, weakest};
 use harness::{Facts, Run, Vm, VmConfig};
 use hyperstart::Code;
+use hyperstart::spec::map_ids;
 use oci_spec::runtime::{
     Capability, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Process, Spec,
 };
@@ -48,10 +49,8 @@ fn cve_2016_3697_a_numeric_user_is_no_name() {
 }
 
 /// What a container that goes after every process it sees finds of 200 that the host starts in it.
-fn chase_200_execs(vm: &Vm, capabilities: &[Capability], planted: bool) -> Facts {
-    let hunter = vm.create_with("web", &Run::probe(["chase"]), |spec| {
-        weakest(spec, capabilities);
-    });
+fn chase_200_execs(vm: &Vm, chase: &Run, planted: bool, weak: impl FnOnce(&mut Spec)) -> Facts {
+    let hunter = vm.create_with("web", chase, weak);
     vm.run("start", hunter.container().start()).unwrap();
     hunter.says("ready");
     let held = planted.then(|| {
@@ -74,11 +73,29 @@ fn chase_200_execs(vm: &Vm, capabilities: &[Capability], planted: bool) -> Facts
 #[test]
 fn cve_2016_9962_execs_cannot_be_looked_into() {
     let vm = boot(150);
-    let control = chase_200_execs(&vm, &[], true);
+    let chase = Run::probe(["chase"]);
+    let control = chase_200_execs(&vm, &chase, true, |spec| weakest(spec, &[]));
     assert!(control.find("fd.socket").is_some(), "the scan finds no planted socket: {control:?}");
     assert!(control.find("traced./probe").is_some(), "the chase traces nothing: {control:?}");
-    let found = chase_200_execs(&vm, &[], false);
+    let found = chase_200_execs(&vm, &chase, false, |spec| weakest(spec, &[]));
     assert_harmless(&found);
+    vm.shutdown();
+}
+
+/// Nor by who has CAP_SYS_PTRACE in a user namespace: what comes from PID 1 is the guest's until its execve. Who has it
+/// over the guest looks into everything, which SECURITY.md says.
+#[test]
+fn cve_2016_9962_a_user_namespaces_root_cannot_look_either() {
+    const FIRST: u32 = 100_000;
+    let vm = boot(200);
+    let found = chase_200_execs(&vm, &Run::probe(["chase"]).ids(FIRST), false, |spec| {
+        weakest(spec, &[Capability::SysPtrace]);
+        map_ids(spec, FIRST);
+    });
+    assert_harmless(&found);
+    let tracer = |spec: &mut Spec| weakest(spec, &[Capability::SysPtrace]);
+    let found = chase_200_execs(&vm, &Run::probe(["chase"]), false, tracer);
+    assert!(found.find("traced./init").is_some() && found.find("fd.socket").is_some(), "{found:?}");
     vm.shutdown();
 }
 

@@ -64,6 +64,19 @@ fn every_test_that_is_named_exists() {
     assert_eq!(absent(&rows(table::PAGE).unwrap(), &sources::tests()), Vec::<String>::new());
 }
 
+/// What is named in the other tables and in sentences is there too.
+#[test]
+fn every_test_that_is_named_elsewhere_exists() {
+    let tests = sources::tests();
+    let gone = |page: &str| -> Vec<String> {
+        let named = page.lines().flat_map(table::quoted);
+        let named = named.filter(|name| name.contains("::") && !name.ends_with("::"));
+        named.filter(|name| !tests.contains_key(name.split('#').next().unwrap())).collect()
+    };
+    assert_eq!(gone(table::PAGE), Vec::<String>::new());
+    assert_eq!(gone("see `bundle::gone`, `init::` and `a`"), ["bundle::gone"]);
+}
+
 /// A test that was renamed, or that does not have the twin, is caught.
 #[test]
 fn a_test_that_is_not_there_is_caught() {

@@ -53,7 +53,7 @@ fn row(line: &str) -> Option<Row> {
 }
 
 /// What stands between backquotes.
-fn quoted(cell: &str) -> Vec<String> {
+pub fn quoted(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

@@ -109,6 +109,49 @@ fn device_rules_are_those_of_the_config() {
     );
 }
 
+/// Ids of a user namespace of its own, as they are said and for all ranges. Who is no user of the range is nobody.
+#[test]
+fn ids_are_mapped_as_the_config_says() {
+    let range = |inside: u32, outside: u32, size: u32| json!({ "containerID": inside, "hostID": outside, "size": size });
+    conforms(
+        |config| {
+            put(config, "/linux/namespaces/-", json!({ "type": "user" }));
+            let uids = json!([range(0, 0, 1), range(1, 100_000, 65_535)]);
+            put(config, "/linux/uidMappings", uids);
+            put(config, "/linux/gidMappings", json!([range(0, 0, 1000)]));
+        },
+        &[
+            other(&["linux.uidMappings"], "/linux/uidMappings/0/size", json!(2)),
+            other(&["linux.uidMappings"], "/linux/uidMappings/1/hostID", json!(100_001)),
+            other(&["linux.uidMappings"], "/linux/uidMappings/1/containerID", json!(2)),
+            wrong(&["linux.uidMappings"], |config| take(config, "/linux/uidMappings/1")),
+            other(&["linux.gidMappings"], "/linux/gidMappings/0/size", json!(999)),
+            wrong(&["linux.gidMappings"], |config| take(config, "/linux/gidMappings")),
+            wrong(&["linux.namespaces"], |config| take(config, "/linux/namespaces/6")),
+        ],
+    );
+}
+
+/// Clocks of a time namespace of its own, each with its own offset.
+#[test]
+fn clocks_are_set_off_as_the_config_says() {
+    conforms(
+        |config| {
+            put(config, "/linux/namespaces/-", json!({ "type": "time" }));
+            let offsets = json!({
+                "boottime": { "secs": 86_400, "nanosecs": 5 }, "monotonic": { "secs": 3600 },
+            });
+            put(config, "/linux/timeOffsets", offsets);
+        },
+        &[
+            other(&["linux.timeOffsets"], "/linux/timeOffsets/boottime/secs", json!(86_401)),
+            other(&["linux.timeOffsets"], "/linux/timeOffsets/boottime/nanosecs", json!(6)),
+            other(&["linux.timeOffsets"], "/linux/timeOffsets/monotonic/secs", json!(0)),
+            wrong(&["linux.namespaces"], |config| take(config, "/linux/namespaces/6")),
+        ],
+    );
+}
+
 /// Clocks without an offset, and no policy of memory.
 #[test]
 fn clocks_and_memory_are_the_kernels() {

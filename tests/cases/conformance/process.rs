@@ -1,10 +1,12 @@
 //! The process's words, its terminal and its limits.
 
-use harness::bundle::{Bundle, put};
+use std::fs;
+
+use harness::bundle::{Bundle, put, take};
 use harness::command::Place;
 use serde_json::{Value, json};
 
-use super::{conforms, other, wrong};
+use super::{check, conforms, other, wrong};
 
 /// Arguments, environment, directory, host name.
 #[test]
@@ -223,4 +225,49 @@ fn traces_of_hooks_are_compared_in_order() {
             wrong(&["hooks"], with(LINES[0], "alice")),
         ],
     );
+}
+
+/// Hooks of host, guest and container, each of which writes its name: the order is the lifecycle's, and the list's.
+#[test]
+fn hooks_run_in_the_order_of_the_lifecycle() {
+    const SHARE: &str = "/run/hyperstart/shares/bind0"; // where hyperctl has the guest mount the directory
+    let place = Place::new();
+    let mut bundle = Bundle::new(&place, "bundle");
+    let tools = place.path("tools");
+    fs::create_dir(&tools).unwrap();
+    fs::copy("/bin/busybox", tools.join("busybox")).unwrap();
+    let bind = json!({ "destination": "/tools", "type": "bind", "source": tools, "options": ["rbind", "rw"] });
+    put(&mut bundle.config, "/mounts/-", bind);
+    put(&mut bundle.config, "/annotations", json!({ "hyperstart.test.hooks-file": "/tools/log" }));
+    let guests = format!("{SHARE}/busybox");
+    for (kind, name, shell, directory) in [
+        ("startContainer", "start-1", "/bin/busybox", "/tools"),
+        ("startContainer", "start-2", "/bin/busybox", "/tools"),
+        ("createContainer", "create-1", guests.as_str(), SHARE),
+        ("createContainer", "create-2", guests.as_str(), SHARE),
+        ("createRuntime", "runtime", "/bin/sh", "../tools"),
+        ("prestart", "prestart", "/bin/sh", "../tools"),
+    ] {
+        // The last word is $0, and what the check expects in the log.
+        let script = format!("echo $0 >> {directory}/log");
+        let hook = json!({ "path": shell, "args": ["sh", "-c", script, name] });
+        let list = format!("/hooks/{kind}");
+        if bundle.config.pointer(&list).is_none() {
+            put(&mut bundle.config, &list, json!([]));
+        }
+        put(&mut bundle.config, &format!("{list}/-"), hook);
+    }
+    let reverse = |config: &mut Value, kind: &str| {
+        let list = config.pointer_mut(&format!("/hooks/{kind}")).unwrap();
+        list.as_array_mut().unwrap().reverse();
+    };
+    let twins = [
+        wrong(&["hooks"], move |config| reverse(config, "createContainer")),
+        wrong(&["hooks"], move |config| reverse(config, "startContainer")),
+        wrong(&["hooks"], |config| take(config, "/hooks/prestart")),
+        wrong(&["hooks"], |config| take(config, "/hooks/createRuntime/0")),
+    ];
+    let said = check(&place, &mut bundle, &twins, "");
+    assert!(said.stderr.is_empty(), "{said:#?}");
+    place.assert_nothing_left();
 }

@@ -81,3 +81,27 @@ fn limits_that_are_not_given_are_the_kernels() {
         ],
     );
 }
+
+/// Bandwidth that may be saved up, and files of the cgroup by their names, which win over the property for the same.
+#[test]
+fn files_of_the_cgroup_are_those_of_the_config() {
+    conforms(
+        |config| {
+            let cpu = json!({ "quota": 50_000, "period": 100_000, "burst": 20_000, "idle": 1 });
+            put(config, "/linux/resources/cpu", cpu);
+            let unified = json!({ "pids.max": "76", "memory.high": "50331648" });
+            put(config, "/linux/resources/unified", unified);
+        },
+        &[
+            other(&["linux.resources.cpu.burst"], "/linux/resources/cpu/burst", json!(0)),
+            other(&["linux.resources.cpu.idle"], "/linux/resources/cpu/idle", json!(0)),
+            other(&["linux.resources.unified"], "/linux/resources/unified/pids.max", json!("77")),
+            other(
+                &["linux.resources.unified"],
+                "/linux/resources/unified/memory.high",
+                json!("max"),
+            ),
+            other(&["linux.resources.pids.limit"], "/linux/resources/pids", json!({ "limit": 77 })),
+        ],
+    );
+}
