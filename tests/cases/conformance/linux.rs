@@ -152,6 +152,22 @@ fn clocks_are_set_off_as_the_config_says() {
     );
 }
 
+/// A policy of memory, on the one node that a machine has at least.
+#[test]
+fn memory_policy_is_that_of_the_config() {
+    conforms(
+        |config| {
+            let policy =
+                json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+            put(config, "/linux/memoryPolicy", policy);
+        },
+        &[
+            other(&["linux.memoryPolicy"], "/linux/memoryPolicy/mode", json!("MPOL_PREFERRED")),
+            other(&["linux.memoryPolicy"], "/linux/memoryPolicy/flags", json!([])),
+        ],
+    );
+}
+
 /// Clocks without an offset, and no policy of memory.
 #[test]
 fn clocks_and_memory_are_the_kernels() {
