@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid, setresuid};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{CapabilitySets, capabilities, set_capabilities};
 
@@ -117,7 +117,23 @@ fn parse(line: &str) -> Option<IdMapping> {
 pub fn act_as(uid: u32, gid: u32) -> Result<()> {
     setfsgid(Gid::from_raw(gid));
     setfsuid(Uid::from_raw(uid));
-    // It has taken away what root may do with files (capabilities(7), "Effect of user ID changes on capabilities").
+    regain_capabilities()
+}
+
+/// Does something as that user of the guest's, which may still do what root may, and is root again after it.
+pub fn with_euid<T>(uid: u32, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let become_user = |uid: u32| {
+        let root = Uid::from_raw(0);
+        setresuid(root, Uid::from_raw(uid), root).context(|| format!("set effective uid {uid}"))
+    };
+    become_user(uid)?;
+    let done = regain_capabilities().and_then(|()| act());
+    become_user(0)?;
+    done
+}
+
+/// Another id has taken away what root may do (capabilities(7), "Effect of user ID changes on capabilities").
+fn regain_capabilities() -> Result<()> {
     let sets = capabilities(None).context(|| "capabilities".to_owned())?;
     let effective = sets.permitted;
     set_capabilities(None, CapabilitySets { effective, ..sets })

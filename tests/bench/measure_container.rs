@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! settled | CreateSandbox, CreateContainer, StartContainer, it runs, its exit is reported
+//! the same, of a container in a user namespace with an image that is mapped to its ids
 //! settled | CreateSandbox | settled | CreateContainer | settled | StartContainer, it runs and ends | settled
 //! ```
-//! The first line is the figure with a budget. The second is taken in other guests and says where it goes: the answer
+//! The first line is the figure with a budget. The last is taken in other guests and says where it goes: the answer
 //! to a request may come before all of its work is done, so each phase is waited for, and has some of an idle guest's
 //! timers in it. Every guest is new, since only its first container is the first. An exec is measured in a container
 //! that sleeps, several times; a ping is a mean of many.
@@ -29,6 +30,8 @@ const EXECS: usize = 5;
 /// Execs before them, which fill the caches of the guest's kernel.
 const WARM_UP: usize = 1;
 const PINGS: u64 = 50;
+/// Of the guest: the mapped container's root.
+const FIRST_ID: u32 = 100_000;
 
 /// Samples by row.
 #[derive(Default)]
@@ -48,6 +51,7 @@ pub fn measure(figures: &mut Figures) -> Result<()> {
     let mut samples = Samples::default();
     for _ in 0..REPEATS {
         in_a_guest(&mut samples, first_container)?;
+        in_a_guest(&mut samples, mapped)?;
         in_a_guest(&mut samples, phases)?;
     }
     for (id, samples) in &samples.0 {
@@ -77,6 +81,15 @@ fn first_container(vm: &Vm, counter: &Counter, samples: &mut Samples) -> Result<
     samples.take("container.exit", since(ended.exit, begun)?);
     pings(vm, counter, samples)?;
     execs(vm, counter, samples)
+}
+
+fn mapped(vm: &Vm, counter: &Counter, samples: &mut Samples) -> Result<()> {
+    let begun = counter.settle()?;
+    vm.create_sandbox();
+    let first = vm.start("first", &Run::busybox(["echo", "hello"]).ids(FIRST_ID));
+    let ended = vm.run("run a container", run(first.process(), counter, b"hello\n"))?;
+    samples.take("container.mapped", since(ended.exit, begun)?);
+    Ok(())
 }
 
 fn phases(vm: &Vm, counter: &Counter, samples: &mut Samples) -> Result<()> {

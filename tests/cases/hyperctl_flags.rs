@@ -155,6 +155,99 @@ fn privileged_is_everything_in_its_vm() {
     place.assert_nothing_left();
 }
 
+/// --init is process 1: it passes signals on, reaps orphans, and ends with the program's code; without it the program is.
+#[test]
+fn an_init_is_process_1_and_reaps() {
+    let place = Place::new();
+    // The shell becomes a program that reaps nothing: its child's child stays a zombie unless another is its parent.
+    let look = "echo $$ $(cat /proc/1/comm); (sleep 0.2 & exec sleep 0.1); exec awk 'BEGIN {
+        system(\"sleep 1; for p in /proc/[0-9]*; do cut -d\\\" \\\" -f3 $p/stat; done | grep -c Z\"); exit 42 }'";
+    let with = script(&place, &["--init"], look);
+    assert_eq!((with.code, with.stdout.lines().last()), (42, Some("0")), "{with:?}");
+    assert!(!with.stdout.starts_with("1 ") && with.stdout.contains(" init\n"), "{with:?}");
+    let without = script(&place, &[], look);
+    assert_eq!((without.code, without.stdout.lines().last()), (42, Some("1")), "{without:?}");
+    assert!(without.stdout.starts_with("1 sh\n"), "{without:?}");
+    place.run(["run", "-d", "--init", "--name", "web", "busybox", "sleep", "1000"]).ok();
+    place.run(["kill", "--signal", "TERM", "web"]).ok();
+    harness::command::until("it has ended", || {
+        place.run(["ps", "-a"]).ok().contains("Exited (143)")
+    });
+    place.run(["rm", "web"]).ok();
+    place.assert_nothing_left();
+}
+
+/// In a user namespace root is nobody in the guest; what the flags say works in it as it does outside.
+#[test]
+fn flags_work_in_a_user_namespace() {
+    let place = Place::new();
+    let map = "cat /proc/self/uid_map";
+    let words = |said: &str| said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words(script(&place, &["--userns=private"], map).ok()), "0 100000 65536");
+    assert_eq!(words(script(&place, &["--userns=host"], map).ok()), "0 0 4294967295");
+    assert_eq!(words(script(&place, &["--privileged"], map).ok()), "0 0 4294967295");
+    let look = "id -u; stat -c %u:%g / /bin/busybox /t /dev/fuse; touch /t/x && echo memory; touch /x || echo read-only;
+        cat /proc/sys/kernel/msgmax; ping -c 1 127.0.0.1 > /dev/null 2>&1 || echo no ping; timeout 1 nc -lp 80 2>&1 | grep -c Permission; : < /dev/fuse && echo fuse;
+        hostname; mount -t tmpfs x /t && echo mount; tty; cat /proc/1/comm; cat /sys/fs/cgroup/pids.max";
+    let flags = [
+        "-t",
+        "--userns=private",
+        "--read-only",
+        "--tmpfs",
+        "/t",
+        "--device",
+        "/dev/fuse",
+        "--sysctl",
+        "kernel.msgmax=4321",
+        "--cap-add",
+        "SYS_ADMIN",
+        "--hostname",
+        "web",
+        "--init",
+        "--pids-limit",
+        "30",
+    ];
+    let said = script(&place, &flags, look);
+    let text = said.ok().replace('\r', "");
+    for line in [
+        "0",
+        "memory",
+        "read-only",
+        "4321",
+        "no ping",
+        "1",
+        "fuse",
+        "web",
+        "mount",
+        "/dev/pts/0",
+        "init",
+        "30",
+    ] {
+        assert!(text.lines().any(|said| said == line), "{line}: {said:?}");
+    }
+    assert_eq!(text.lines().filter(|line| *line == "0:0").count(), 4, "{said:?}");
+    // The network is the pod's, and no capability of a mapped container's reaches it.
+    script(&place, &["--userns=host"], "ping -c 1 127.0.0.1").ok();
+    let user = script(
+        &place,
+        &["--userns=private", "-u", "1000:1001"],
+        "id -u; id -g; touch /tmp/x; stat -c %u /tmp/x",
+    );
+    assert_eq!(user.ok(), "1000\n1001\n1000\n");
+    let run = ["run", "-d", "--userns=private", "--name", "web", "busybox", "sleep", "1000"];
+    place.run(run).ok();
+    assert_eq!(
+        words(place.run(["exec", "web", "cat", "/proc/self/uid_map"]).ok()),
+        "0 100000 65536"
+    );
+    assert_eq!(place.run(["exec", "-t", "web", "tty"]).ok().trim(), "/dev/pts/0");
+    let pod = |mode| place.run(["run", "--rm", "--pod", "web", mode, "busybox", "sh", "-c", map]);
+    assert_eq!(words(pod("--userns=private").ok()), "0 100000 65536");
+    assert_eq!(words(pod("--userns=host").ok()), "0 0 4294967295");
+    place.run(["rm", "-f", "web"]).ok();
+    place.assert_nothing_left();
+}
+
 /// --security-opt: the default profile, one of a file in docker's form, none; and no_new_privs, seen by the kernel's word.
 #[test]
 fn security_options_confine_or_do_not() {

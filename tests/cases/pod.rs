@@ -33,7 +33,7 @@ fn containers_of_a_pod_share_what_pods_share() {
     let second = place.run(["run", "--rm", "--pod", "web", "busybox", "sh", "-c", ns]);
     let (first, second): (Vec<_>, Vec<_>) =
         (first.ok().lines().collect(), second.ok().lines().collect());
-    assert_eq!(first[0], second[0], "the network is the pod's");
+    assert_eq!(first[..3], second[..3], "network, ipc and host name are the pod's");
     for (one, other) in first[3..6].iter().zip(&second[3..6]) {
         assert_ne!(one, other, "mounts, processes and cgroup are the container's own");
     }
@@ -49,6 +49,29 @@ fn containers_of_a_pod_share_what_pods_share() {
     let heard = place.run(["run", "--rm", "--pod", "web", "busybox", "sh", "-c", heard]);
     assert_eq!(heard.stdout, "from the first\n", "{heard:?}");
     place.run(["rm", "-f", "web"]).ok();
+    place.assert_nothing_left();
+}
+
+/// With --share-pid the containers of a pod see each other's processes, whoever their users are; without, only their own.
+#[test]
+fn processes_are_shared_where_the_pod_says_so() {
+    let place = Place::new();
+    let names = "for p in /proc/[0-9]*; do cat $p/comm; done; readlink /proc/self/ns/pid";
+    for (shares, flags) in
+        [(true, &["--share-pid"][..]), (true, &["--share-pid", "--userns=private"]), (false, &[])]
+    {
+        pod(&place, flags, "exec sleep 1000");
+        let first = place.run(["exec", "web", "sh", "-c", names]);
+        for mode in ["--userns=host", "--userns=private"] {
+            let words = ["run", "--rm", "--pod", "web", mode, "busybox", "sh", "-c", names];
+            let second = place.run(words);
+            let sees = second.ok().lines().any(|line| line == "sleep");
+            assert_eq!(sees, shares, "{flags:?} {mode} {second:?}");
+            let same = first.ok().lines().last() == second.stdout.lines().last();
+            assert_eq!(same, shares, "{flags:?} {mode} {first:?} {second:?}");
+        }
+        place.run(["rm", "-f", "web"]).ok();
+    }
     place.assert_nothing_left();
 }
 

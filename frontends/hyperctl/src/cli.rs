@@ -83,6 +83,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::flags::user_namespace::Mode;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -116,6 +117,39 @@ mod tests {
         assert!(Cli::try_parse_from(["hyperctl", "run", "--bogus", "busybox"]).is_err());
         assert!(Cli::try_parse_from(["hyperctl", "run"]).is_err());
         assert!(Cli::try_parse_from(["hyperctl", "run", "--bundle", "/b"]).is_ok());
+    }
+
+    #[test]
+    fn a_user_namespace_is_of_one_of_three_kinds() {
+        for (words, mode) in [
+            (&["busybox"][..], Mode::Auto),
+            (&["--userns=auto", "busybox"], Mode::Auto),
+            (&["--userns", "host", "busybox"], Mode::Host),
+            (&["--pod", "web", "--userns=private", "busybox"], Mode::Private),
+        ] {
+            assert_eq!(run_args(words).container.user_namespace.userns, mode, "{words:?}");
+        }
+        assert!(Cli::try_parse_from(["hyperctl", "run", "--userns=keep-id", "busybox"]).is_err());
+    }
+
+    #[test]
+    fn a_user_namespace_that_cannot_be_is_refused_before_anything_is_looked_for() {
+        let refused = |words: &[&str]| run_args(words).work().err().unwrap().to_string();
+        let bundle = refused(&["--userns=private", "--bundle", "/nonexistent"]);
+        assert!(bundle.contains("--userns=private: not with --bundle"), "{bundle}");
+        let privileged = refused(&["--userns=private", "--privileged", "nonexistent"]);
+        assert!(privileged.contains("--userns=private: not with --privileged"), "{privileged}");
+        for mode in ["--userns=host", "--userns=auto"] {
+            let bundle = refused(&[mode, "--bundle", "/nonexistent"]);
+            assert!(!bundle.contains("userns"), "it fails later, of another cause: {bundle}");
+        }
+    }
+
+    #[test]
+    fn who_sees_whose_processes_is_said_when_the_pod_begins() {
+        assert!(run_args(&["--share-pid", "busybox"]).share_pid);
+        let words = ["hyperctl", "run", "--share-pid", "--pod", "web", "busybox"];
+        assert!(Cli::try_parse_from(words).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hyperstart::spec::{default_process, default_spec};
 use hyperstart::{ContainerId, Storage};
 use image_builder::ImageConfig;
-use oci_spec::runtime::{Process, Root as OciRoot, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Root as OciRoot, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::binds::Binds;
@@ -160,8 +160,9 @@ impl Container {
         Hooks::of(self.bundle.as_deref().zip(self.config.as_ref()), id)
     }
 
-    /// The spec of container `id`, whose root the guest has at `root`.
-    pub fn spec_for(&self, id: &ContainerId, root: &str) -> Spec {
+    /// The spec of container `id`, whose root the guest has at `root`. Where the pod shares its pid namespace, a
+    /// bundle's config.json still says whether the container has one of its own.
+    pub fn spec_for(&self, id: &ContainerId, root: &str, shares_pids: bool) -> Spec {
         let mut spec = match &self.config {
             None => default_spec(id, self.process.clone()), // its host name is the pod's
             Some(config) => {
@@ -173,9 +174,37 @@ impl Container {
         let mut place = spec.root().clone().unwrap_or_else(OciRoot::default);
         place.set_path(PathBuf::from(root));
         spec.set_root(Some(place));
+        if self.config.is_none() && shares_pids {
+            share_pids(&mut spec);
+        }
         self.flags.edit_spec(&mut spec);
         spec
     }
+
+    /// What the guest mounts for container `id`; the last mount point is its root. `disk` is where the image is.
+    pub fn storages(&self, id: &ContainerId, disk: Option<&Attached>) -> Result<Vec<Storage>> {
+        match (&self.root, disk) {
+            (Root::Image { .. }, Some(Attached { driver, source, name })) => {
+                let name = ContainerId::new(name).map_err(|err| Error::new(err.to_string()))?;
+                let image = Storage::image(driver, source, &name);
+                let overlay = self.flags.user_namespace.root(Storage::overlay(id, &image));
+                Ok(vec![image, overlay])
+            }
+            (Root::Image { path }, None) => {
+                Err(Error::new(format!("attach image {path:?}: the VM has no disk for it")))
+            }
+            (Root::Directory { .. }, _) => Ok(vec![Storage::shared_rootfs(id, ROOTFS_TAG)]),
+        }
+    }
+}
+
+/// A container that lists no pid namespace is in the sandbox's.
+fn share_pids(spec: &mut Spec) {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Pid);
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
 }
 
 /// The process of an exec: the container's own, with other words.
@@ -215,22 +244,6 @@ fn change(
         process.set_user(hyperstart::spec::user(user));
     }
     Ok(())
-}
-
-/// What the guest mounts for container `id`; the last mount point is its root. `disk` is where the image is.
-pub fn storages(root: &Root, id: &ContainerId, disk: Option<&Attached>) -> Result<Vec<Storage>> {
-    match (root, disk) {
-        (Root::Image { .. }, Some(Attached { driver, source, name })) => {
-            let name = ContainerId::new(name).map_err(|err| Error::new(err.to_string()))?;
-            let image = Storage::image(driver, source, &name);
-            let overlay = Storage::overlay(id, &image);
-            Ok(vec![image, overlay])
-        }
-        (Root::Image { path }, None) => {
-            Err(Error::new(format!("attach image {path:?}: the VM has no disk for it")))
-        }
-        (Root::Directory { .. }, _) => Ok(vec![Storage::shared_rootfs(id, ROOTFS_TAG)]),
-    }
 }
 
 /// The directory itself: a link there may be another's, of whom a container had the bundle before (CVE-2020-2026).
@@ -343,7 +356,7 @@ mod tests {
     fn a_bundle_keeps_its_own_words_unless_others_are_given() {
         let dir = bundle(CONFIG);
         let own = Container::from_bundle(dir.path(), &[], &flags(&["A=2"]), false).unwrap();
-        let spec = own.spec_for(&ContainerId::new("c1").unwrap(), "/run/r");
+        let spec = own.spec_for(&ContainerId::new("c1").unwrap(), "/run/r", true);
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.args().as_ref().unwrap(), &["true"]);
         assert_eq!(process.env().as_ref().unwrap(), &["A=2"]);

@@ -86,7 +86,8 @@ fn become_first(
     let mut user_namespace = namespaces::enter(&spec.namespaces)?;
     adjust_oom_score(spec.process.oom_score_adj)?; // through the guest's /proc, as the sysctls
     namespaces::configure(&spec.namespaces, &spec.hostname, &spec.domainname)?;
-    sysctls::apply(&spec.sysctls)?; // before /proc/sys can become read-only
+    let ipc_owner = user_namespace.as_ref().map(UserNamespace::ipc_owner).transpose()?.flatten();
+    sysctls::apply(&spec.sysctls, ipc_owner)?; // before /proc/sys can become read-only
     let ourselves = Program::ourselves()?;
     let mut plan = mounts::plan(&spec.mounts)?;
     let mut root = (0, 0);

@@ -6,6 +6,7 @@
 use std::fs;
 
 use crate::error::{Code, Context, Error, Result};
+use crate::idmap::with_euid;
 
 /// `kernel.hostname` is the spec's `hostname`.
 const UTS: &[&str] = &["kernel.domainname"];
@@ -46,7 +47,7 @@ pub fn check(name: &str, own: Own) -> Result<()> {
         (own.network, "network")
     } else if UTS.contains(&dotted.as_str()) {
         (own.uts, "uts")
-    } else if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+    } else if is_ipc(&dotted) {
         (own.ipc, "ipc")
     } else {
         return refuse(Code::InvalidArgument, "not of a namespace of the container");
@@ -57,11 +58,21 @@ pub fn check(name: &str, own: Own) -> Result<()> {
     refuse(Code::InvalidArgument, &format!("the container has no {kind} namespace of its own"))
 }
 
-pub fn apply(sysctls: &[(String, String)]) -> Result<()> {
+/// `ipc_owner` owns the ipc namespace, if that is not the guest's root: it must be that very user who writes there, and
+/// no capability counts instead.
+pub fn apply(sysctls: &[(String, String)], ipc_owner: Option<u32>) -> Result<()> {
     for (name, value) in sysctls {
-        fs::write(path(name), value).context(|| format!("sysctl {name:?}"))?;
+        let write = || fs::write(path(name), value).context(|| format!("sysctl {name:?}"));
+        match ipc_owner.filter(|_| is_ipc(&dotted(name))) {
+            Some(owner) => with_euid(owner, write)?,
+            None => write()?,
+        }
     }
     Ok(())
+}
+
+fn is_ipc(dotted: &str) -> bool {
+    IPC.contains(&dotted) || dotted.starts_with("fs.mqueue.")
 }
 
 /// As sysctl(8) reads names: the first separator says what separates, and the other of `.` and `/` is then literal.

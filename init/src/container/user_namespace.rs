@@ -91,6 +91,11 @@ impl UserNamespace {
         Ok((self.uid(0)?, self.gid(0)?))
     }
 
+    /// The owner in the guest of an ipc namespace that is the user namespace's.
+    pub fn ipc_owner(&self) -> Result<Option<u32>> {
+        self.owns_ipc.then(|| self.uid(0)).transpose()
+    }
+
     pub fn uid(&self, uid: u32) -> Result<u32> {
         self.maps.uid(uid).ok_or_else(|| unmapped("uid", uid))
     }

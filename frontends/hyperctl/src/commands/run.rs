@@ -59,6 +59,9 @@ pub struct Args {
     /// Run a further container in this pod instead of a new VM
     #[arg(long, value_name = "POD", conflicts_with_all = ["MachineFlags", "attach_image", "timeout"])]
     pub pod: Option<String>,
+    /// Containers of the pod see each other's processes
+    #[arg(long, conflicts_with = "pod")]
+    pub share_pid: bool,
     /// Attach one more image, for a further container (any board)
     #[arg(long, value_name = "IMAGE")]
     pub attach_image: Vec<String>,
@@ -119,6 +122,8 @@ impl Work {
 impl Args {
     /// The pod, or the further container, that these words ask for.
     pub fn work(&self) -> Result<Work> {
+        let flags = &self.container;
+        flags.user_namespace.check(self.bundle.is_some(), flags.privileges.privileged)?;
         if let Some(name) = &self.name {
             check_name(name)?;
         }
@@ -153,6 +158,7 @@ impl Args {
             machine,
             container: self.described_container()?.with(&self.container),
             images: self.images()?,
+            share_pid: self.share_pid,
             interactive: self.interactive,
             attached: !self.detach,
             remove: self.rm,

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod limits;
 pub mod privileges;
 pub mod security;
+pub mod user_namespace;
 
 use hyperstart::{ContainerOptions, Storage};
 use oci_spec::runtime::{Process, Spec};
@@ -18,6 +19,7 @@ use identity::IdentityFlags;
 use limits::LimitFlags;
 use privileges::PrivilegeFlags;
 use security::SecurityFlags;
+use user_namespace::UserNamespaceFlags;
 
 /// All of them, as `run` takes them.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize, Serialize)]
@@ -35,6 +37,8 @@ pub struct ContainerFlags {
     pub filesystem: FilesystemFlags,
     #[command(flatten)]
     pub identity: IdentityFlags,
+    #[command(flatten)]
+    pub user_namespace: UserNamespaceFlags,
 }
 
 impl ContainerFlags {
@@ -52,6 +56,7 @@ impl ContainerFlags {
         self.identity.edit_spec(spec);
         self.privileges.edit_spec(spec); // after all these: it takes confinement away, whoever asked for it
         self.security.edit_spec(spec); // but not what was asked for by name
+        self.user_namespace.edit_spec(spec);
     }
 
     /// What the guest is told beside the spec.

@@ -21,7 +21,7 @@ use crate::pod::state::{State, Status};
 use crate::pod::store::{Claim, Pod, Store};
 use crate::session::{Log, Session};
 use crate::signals::Signals;
-use crate::spec::{Container, Root, storages};
+use crate::spec::{Container, Root};
 use crate::time;
 
 /// For the guest to take it down when it has ended.
@@ -102,9 +102,9 @@ async fn make(order: &Order, pod: &Pod, claim: &Claim) -> Result<Made> {
     let lease = leases::join(&pod.dir, &join).await?;
     let sandbox = client::reach(address).await?;
     let id = ContainerId::new(&claim.state.id).map_err(|err| client::guest_error(&err))?;
-    let storages = storages(&order.container.root, &id, Some(&lease.attached))?;
+    let storages = order.container.storages(&id, Some(&lease.attached))?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
-    let spec = order.container.spec_for(&id, &root);
+    let spec = order.container.spec_for(&id, &root, pod.state.share_pid);
     let options = order.container.flags.options(storages);
     let container = sandbox.create_container(&id, &spec, options).await;
     let container = container.map_err(|err| client::guest_error(&err))?;

@@ -31,7 +31,7 @@ use crate::progress;
 use crate::receipt::{self, Stopwatch};
 use crate::session::{Log, Session};
 use crate::signals::Signals;
-use crate::spec::{Container, ROOTFS_TAG, Root, storages};
+use crate::spec::{Container, ROOTFS_TAG, Root};
 use crate::time;
 
 /// What the guest gets to sync and power off; then the VM is killed.
@@ -49,6 +49,8 @@ pub struct Order {
     pub container: Container,
     /// Images for further containers, attached from the start.
     pub images: Vec<PathBuf>,
+    /// The pod's containers see each other's processes.
+    pub share_pid: bool,
     pub interactive: bool,
     /// The container's streams are ours; else they go to the log alone.
     pub attached: bool,
@@ -90,6 +92,7 @@ fn describe(order: &Order, id: String) -> State {
     State {
         process: Some(order.container.process.clone()),
         stop_signal: order.container.stop_signal.clone(),
+        share_pid: order.share_pid,
         ..State::new(id, name, order.container.label.clone(), order.vm.clone())
     }
 }
@@ -195,7 +198,8 @@ async fn create(
     let sandbox = client::reach(&address).await?;
     step("connected");
     let hostname = order.container.flags.identity.hostname.clone().unwrap_or_else(|| id.clone());
-    let config = SandboxConfig { id: id.clone(), hostname, ..SandboxConfig::default() };
+    let shared_pid = order.share_pid;
+    let config = SandboxConfig { id: id.clone(), hostname, shared_pid, ..Default::default() };
     sandbox.create(&config).await.map_err(|err| client::guest_error(&err))?;
     step("sandbox");
     let id = ContainerId::new(&id).map_err(|err| client::guest_error(&err))?;
@@ -205,10 +209,10 @@ async fn create(
         Some(path) => Some(disks.acquire(vm, path).await?),
         None => None,
     };
-    let mut storages = storages(&order.container.root, &id, attached.as_ref())?;
+    let mut storages = order.container.storages(&id, attached.as_ref())?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     storages.extend(order.container.binds.storages());
-    let mut spec = order.container.spec_for(&id, &root);
+    let mut spec = order.container.spec_for(&id, &root, order.share_pid);
     take_host_hooks(&mut spec); // the same that `hooks` runs
     hooks.before_create(vm.pid()).await?;
     let options = order.container.flags.options(storages);

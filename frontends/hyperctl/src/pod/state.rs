@@ -45,6 +45,9 @@ pub struct State {
     /// What asks it to stop, by name or number; empty is SIGTERM.
     #[serde(default)]
     pub stop_signal: String,
+    /// Of a pod: its containers share a pid namespace.
+    #[serde(default)]
+    pub share_pid: bool,
     /// Where the guest's console is logged.
     #[serde(default)]
     pub console: Option<PathBuf>,
@@ -105,6 +108,7 @@ impl State {
             address: None,
             process: None,
             stop_signal: String::new(),
+            share_pid: false,
             console: None,
             steps: Vec::new(),
             receipt: None,
