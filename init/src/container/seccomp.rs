@@ -158,16 +158,45 @@ impl Filter {
     }
 }
 
-/// The rules by call, in the order in which they are tried; those that say nothing are gone.
-fn ordered(default: Action, mut rules: Vec<Rule>) -> Result<Vec<Rule>> {
-    rules.retain(|rule| rule.action != default);
-    for rule in &mut rules {
-        rule.conditions.sort_by_key(|condition| condition.argument);
+/// What the rules come to, those that say nothing left out. Nearly all of a profile's hundreds are without conditions:
+/// they have a place each, and only the others are sorted.
+struct Calls {
+    /// By number, as far as there are rules: what the first rule without conditions does.
+    decided: Vec<Option<Action>>,
+    /// The rules with conditions by number, in the order in which they are tried.
+    asked: Vec<Rule>,
+}
+
+impl Calls {
+    fn new(default: Action, rules: Vec<Rule>) -> Result<Self> {
+        let mut calls =
+            Self { decided: Vec::with_capacity(table::LAST as usize + 1), asked: Vec::new() };
+        for rule in rules.into_iter().filter(|rule| rule.action != default) {
+            let at = usize::try_from(rule.syscall).unwrap_or(usize::MAX);
+            if calls.decided.len() <= at {
+                calls.decided.resize(at + 1, None); // a number of the table, which is below 2^16
+            }
+            match calls.decided.get_mut(at) {
+                Some(decided) if rule.conditions.is_empty() => {
+                    decided.get_or_insert(rule.action);
+                }
+                _ => calls.asked.push(rule),
+            }
+        }
+        for rule in &mut calls.asked {
+            rule.conditions.sort_by_key(|condition| condition.argument);
+        }
+        // Keeps the order of equals.
+        calls.asked.sort_by_cached_key(|rule| (rule.syscall, rule.precedence()));
+        no_contradiction(&calls.asked)?;
+        Ok(calls)
     }
-    rules.sort_by_cached_key(|rule| (rule.syscall, rule.precedence())); // keeps the order of equals
-    for (rule, next) in rules.iter().zip(rules.iter().skip(1)) {
+}
+
+fn no_contradiction(asked: &[Rule]) -> Result<()> {
+    for (rule, next) in asked.iter().zip(asked.iter().skip(1)) {
         let same = rule.syscall == next.syscall && rule.conditions == next.conditions;
-        if same && !rule.conditions.is_empty() && rule.action != next.action {
+        if same && rule.action != next.action {
             return Err(Error::new(
                 Code::InvalidArgument,
                 format!(
@@ -179,7 +208,7 @@ fn ordered(default: Action, mut rules: Vec<Rule>) -> Result<Vec<Rule>> {
             ));
         }
     }
-    Ok(rules)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The calls are cut into ranges of numbers that fare alike, and the program bisects them. It is written from its end
 //! to its start, since a jump goes forward only: what is jumped to is there already, and is shared by all who want it.
 
-use super::{Action, Comparison, Condition, Rule, Seccomp, ordered, table};
+use super::{Action, Calls, Comparison, Condition, Rule, Seccomp, table};
 use crate::error::{Code, Error, Result};
 use crate::sys::seccomp::Instruction;
 
@@ -32,7 +32,7 @@ const SKIPPED: u32 = u32::MAX;
 
 pub fn compile(profile: Seccomp) -> Result<Vec<Instruction>> {
     let Seccomp { default, x32, rules, .. } = profile;
-    let rules = ordered(default, rules)?;
+    let rules = Calls::new(default, rules)?;
     let mut assembler = Assembler { default, code: Vec::new(), returns: Vec::new() };
     let calls = assembler.bisect(&ranges(default, x32, &rules));
     let calls = assembler.fall_to(calls);
@@ -59,19 +59,17 @@ enum Fate<'a> {
 }
 
 /// Ranges by their first number, the first of them 0; neighbours differ.
-fn ranges(default: Action, x32: bool, rules: &[Rule]) -> Vec<(u32, Fate<'_>)> {
+fn ranges(default: Action, x32: bool, calls: &Calls) -> Vec<(u32, Fate<'_>)> {
     let mut ranges = vec![(0, Fate::Decided(default))];
-    for rules in rules.chunk_by(|rule, next| rule.syscall == next.syscall) {
-        let Some(first) = rules.first() else { continue };
-        // Without conditions a rule comes first, since nothing precedes anything else.
-        let fate = if first.conditions.is_empty() {
-            Fate::Decided(first.action)
-        } else {
-            Fate::Asked(rules)
-        };
-        begin(&mut ranges, first.syscall, fate);
-        begin(&mut ranges, first.syscall + 1, Fate::Decided(default));
+    let mut asked = calls.asked.chunk_by(|rule, next| rule.syscall == next.syscall).peekable();
+    for (number, decided) in (0..).zip(&calls.decided) {
+        let of_this = |rules: &&[Rule]| rules.first().is_some_and(|rule| rule.syscall == number);
+        let asked = asked.next_if(of_this).map(Fate::Asked);
+        let fate = decided.map(Fate::Decided).or(asked).unwrap_or(Fate::Decided(default));
+        begin(&mut ranges, number, fate);
     }
+    let listed = u32::try_from(calls.decided.len()).unwrap_or(u32::MAX);
+    begin(&mut ranges, listed, Fate::Decided(default));
     let absent = Fate::Decided(Action::Errno(ENOSYS));
     if let Action::Errno(_) = default {
         begin(&mut ranges, table::LAST + 1, absent);

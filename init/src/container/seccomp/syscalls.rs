@@ -1,4 +1,4 @@
-//! System calls by name. A profile has hundreds of names, so they are looked up by bisection, in tables without a
+//! System calls by name. A profile has hundreds of names, so they are looked up by their hash, in tables without a
 //! pointer that the compiler makes of the readable one.
 
 use super::table::TABLE;
@@ -46,18 +46,44 @@ static NUMBERS: [u16; COUNT] = {
     numbers
 };
 
+/// A power of two that leaves more than half of them empty.
+const SLOTS: usize = 1024;
+const _: () = assert!(COUNT < SLOTS / 2, "a search ends at an empty slot");
+
+const fn slot(name: &[u8]) -> usize {
+    let (mut hash, mut rest) = (0_u32, name);
+    while let [byte, after @ ..] = rest {
+        hash = hash.wrapping_mul(31).wrapping_add(*byte as u32);
+        rest = after;
+    }
+    (hash ^ hash >> 10) as usize % SLOTS
+}
+
+/// Where in the table the name of a hash is, plus 1; 0 is an empty slot. Where it is taken, the next one is.
+#[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // by the compiler; COUNT is small
+static INDEX: [u16; SLOTS] = {
+    let (mut index, mut at) = ([0; SLOTS], 0);
+    while at < COUNT {
+        let mut slot = slot(TABLE[at].0.as_bytes());
+        while index[slot] != 0 {
+            slot = (slot + 1) % SLOTS;
+        }
+        at += 1;
+        index[slot] = at as u16;
+    }
+    index
+};
+
 /// None where this machine has no such call.
 pub fn number(name: &str) -> Option<u32> {
-    let (mut low, mut high) = (0, COUNT);
-    while low < high {
-        let middle = low.midpoint(high);
-        match nth(middle)?.cmp(name.as_bytes()) {
-            std::cmp::Ordering::Equal => return NUMBERS.get(middle).copied().map(u32::from),
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Greater => high = middle,
+    let mut slot = slot(name.as_bytes());
+    loop {
+        let at = usize::from(*INDEX.get(slot)?).checked_sub(1)?;
+        if nth(at)? == name.as_bytes() {
+            return NUMBERS.get(at).copied().map(u32::from);
         }
+        slot = (slot + 1) % SLOTS;
     }
-    None
 }
 
 /// For people.
@@ -79,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_call_is_found_by_its_name_and_no_other_is() {
-        assert!(TABLE.is_sorted_by(|one, next| one.0 < next.0), "bisection needs it");
+        assert!(TABLE.is_sorted_by(|one, next| one.0 < next.0), "no name is listed twice");
         for (listed, listed_number) in TABLE {
             assert_eq!(number(listed), Some(listed_number.into()), "{listed}");
             assert_eq!(name(listed_number.into()), listed);
