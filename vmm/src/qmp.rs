@@ -298,9 +298,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_device_that_is_gone_is_told_to_who_asks_later() {
-        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let mut theirs = BufReader::new(theirs);
         let talk = async {
             theirs.write_all(GREETING.as_bytes()).await.unwrap();
+            theirs.read_line(&mut String::new()).await.unwrap(); // qmp_capabilities
             theirs.write_all(b"{\"return\": {}, \"id\": 0}\n").await.unwrap();
             let deleted = "{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"plug1\"}}\n";
             theirs.write_all(deleted.as_bytes()).await.unwrap();
