@@ -1,7 +1,7 @@
 //! What the tests of the ways out of a container share: the weakest container that a user can ask for short of
 //! `--privileged`, so that the defence that a test is about is met and not one before it.
 
-use harness::{Run, Vm};
+use harness::{Run, Vm, add_capabilities};
 use oci_spec::runtime::{Capability, MountBuilder, Spec};
 
 /// No seccomp profile, no user namespace, nothing masked, nothing read-only, and these capabilities besides the usual.
@@ -15,13 +15,9 @@ pub fn weakest(spec: &mut Spec, capabilities: &[Capability]) {
         .filter(|namespace| namespace.typ() != oci_spec::runtime::LinuxNamespaceType::User);
     linux.set_namespaces(Some(kept.collect()));
     spec.set_linux(Some(linux));
+    add_capabilities(spec, capabilities);
     let mut process = spec.process().clone().unwrap();
-    let mut sets = process.capabilities().clone().unwrap();
-    let mut set = sets.bounding().clone().unwrap_or_default();
-    set.extend(capabilities);
-    sets.set_bounding(Some(set.clone()));
-    sets.set_effective(Some(set.clone())).set_permitted(Some(set));
-    process.set_capabilities(Some(sets)).set_no_new_privileges(Some(false));
+    process.set_no_new_privileges(Some(false));
     spec.set_process(Some(process));
 }
 

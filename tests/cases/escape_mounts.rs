@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use harness::edit::put;
 use harness::mountinfo::Mounts;
-use harness::volume::{VOLUME, add_mounts, put, tmpfs};
+use harness::volume::{VOLUME, add_mounts, tmpfs};
 use harness::{Run, Running, Vm, VmConfig, list_namespace};
 use hyperstart::Code;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};

@@ -1,6 +1,7 @@
 //! Mounts of a spec as a container sees them: options, order, destinations. Each option stands beside its wrong twin.
 
-use harness::volume::{VOLUME, add_mounts, put, tmpfs};
+use harness::edit::put;
+use harness::volume::{VOLUME, add_mounts, tmpfs};
 use harness::{Run, Vm, VmConfig};
 use hyperstart::Code;
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! Which mounts are seen where: propagation of a bind and of the root (mount_namespaces(7)). The guest is the peer.
 
+use harness::edit::put;
 use harness::mountinfo::{Mount, Mounts};
-use harness::volume::{VOLUME, add_mounts, put, tmpfs};
+use harness::volume::{VOLUME, add_mounts, tmpfs};
 use harness::{Run, Running, Vm, VmConfig};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};

@@ -1,14 +1,13 @@
 //! User namespaces: who a container's users are, inside and in the guest, and what its root may do.
 
 use harness::inspect::privileged;
-use harness::{Finished, Run, Running, Vm, VmConfig, list_namespace};
+use harness::{Finished, Run, Running, Vm, VmConfig, add_capabilities, list_namespace};
 use hyperstart::spec::map_ids;
 use hyperstart::{Code, Storage};
 use oci_spec::runtime::{
     Capability, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType as Kind, MountBuilder,
     PosixRlimitBuilder, PosixRlimitType, Spec,
 };
-use std::collections::HashSet;
 
 const FIRST: u32 = 100_000;
 const MAP: &str = "0 100000 65536";
@@ -21,20 +20,11 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Adds to what root has.
+/// Adds to what root has, without a seccomp profile: the user namespace is what is tested.
 fn grant(spec: &mut Spec, more: &[Capability]) {
-    let mut process = spec.process().clone().unwrap();
-    let mut capabilities = process.capabilities().clone().unwrap();
-    let mut set: HashSet<Capability> = capabilities.bounding().clone().unwrap();
-    set.extend(more);
-    capabilities
-        .set_bounding(Some(set.clone()))
-        .set_effective(Some(set.clone()))
-        .set_permitted(Some(set));
-    process.set_capabilities(Some(capabilities));
-    spec.set_process(Some(process));
+    add_capabilities(spec, more);
     let mut linux = spec.linux().clone().unwrap();
-    linux.set_seccomp(None); // the user namespace is what is tested
+    linux.set_seccomp(None);
     spec.set_linux(Some(linux));
 }
 

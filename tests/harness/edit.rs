@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::bundle::put as put_json;
+
 /// Puts `value` in at `pointer` (RFC 6901). Objects that are missing on the way are made.
 pub fn put(spec: &mut Spec, pointer: &str, value: Value) {
     put_in(spec, pointer, value);
@@ -16,19 +18,14 @@ pub fn put_in_process(process: &mut Process, pointer: &str, value: Value) {
 }
 
 fn put_in<T: Serialize + DeserializeOwned>(object: &mut T, pointer: &str, value: Value) {
+    edit(object, |json| put_json(json, pointer, value));
+}
+
+/// Any change of the JSON.
+pub fn edit<T: Serialize + DeserializeOwned>(object: &mut T, change: impl FnOnce(&mut Value)) {
     let mut json = serde_json::to_value(&*object).unwrap();
-    let mut place = &mut json;
-    for name in pointer.trim_start_matches('/').split('/') {
-        if place.is_null() {
-            *place = json!({});
-        }
-        place = match place {
-            Value::Array(items) => items.get_mut(name.parse::<usize>().unwrap()).unwrap(),
-            place => &mut place[name],
-        };
-    }
-    *place = value;
-    *object = serde_json::from_value(json).unwrap_or_else(|err| panic!("{pointer}: {err}"));
+    change(&mut json);
+    *object = serde_json::from_value(json.clone()).unwrap_or_else(|err| panic!("{err}: {json}"));
 }
 
 /// Adds one more to the list at `pointer`, which is made if it is missing.

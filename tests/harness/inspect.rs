@@ -1,13 +1,11 @@
 //! Looks into a guest from a container that may see all of it: the guest's own `/proc` and its kernel's log.
 //!
 //! The container is of the tests' making and has every capability; nothing in the guest knows it.
-
-use std::collections::HashSet;
-
 use oci_spec::runtime::{
     Capability, LinuxDeviceCgroupBuilder, LinuxResourcesBuilder, MountBuilder, Spec,
 };
 
+use crate::capabilities::add_capabilities;
 use crate::container::{Finished, Run};
 use crate::facts::Facts;
 use crate::vm::Vm;
@@ -100,14 +98,5 @@ pub fn privileged(spec: &mut Spec) {
     let mut linux = spec.linux().clone().expect("a Linux section");
     linux.set_resources(Some(resources));
     spec.set_linux(Some(linux));
-    let mut process = spec.process().clone().expect("a process");
-    let mut capabilities = process.capabilities().clone().expect("capabilities");
-    let mut set: HashSet<Capability> = capabilities.bounding().clone().unwrap_or_default();
-    set.extend(CAPABILITIES);
-    capabilities
-        .set_bounding(Some(set.clone()))
-        .set_effective(Some(set.clone()))
-        .set_permitted(Some(set));
-    process.set_capabilities(Some(capabilities));
-    spec.set_process(Some(process));
+    add_capabilities(spec, &CAPABILITIES);
 }

@@ -15,6 +15,7 @@
 #![allow(clippy::print_stderr)] // and says on stderr what its guest said
 
 pub mod bundle;
+pub mod capabilities;
 pub mod command;
 pub mod container;
 pub mod edit;
@@ -28,6 +29,7 @@ pub mod terminal;
 pub mod vm;
 pub mod volume;
 
+pub use capabilities::add_capabilities;
 pub use container::{Finished, Run, Running};
 pub use facts::Facts;
 pub use namespaces::{list_namespace, unlist_namespace};

@@ -5,6 +5,7 @@ use oci_spec::runtime::Spec;
 use serde_json::Value;
 
 use crate::container::{Finished, Run, Running};
+use crate::edit::edit;
 use crate::mountinfo::Mounts;
 use crate::vm::Vm;
 
@@ -30,22 +31,6 @@ pub fn add_mounts(spec: &mut Spec, more: Value) {
         let more = more.as_array().expect("a list of mounts").clone();
         mounts.expect("a spec has mounts").extend(more);
     });
-}
-
-/// Puts `value` in at `pointer` (RFC 6901), whose parent must be there.
-pub fn put(spec: &mut Spec, pointer: &str, value: Value) {
-    edit(spec, |config| {
-        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-        let parent =
-            config.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent:?} in a spec"));
-        parent[name] = value;
-    });
-}
-
-fn edit(spec: &mut Spec, change: impl FnOnce(&mut Value)) {
-    let mut config = serde_json::to_value(&*spec).expect("a spec is JSON");
-    change(&mut config);
-    *spec = serde_json::from_value(config.clone()).unwrap_or_else(|err| panic!("{err}: {config}"));
 }
 
 impl Vm {
