@@ -56,12 +56,9 @@ impl Exit {
 pub fn reap_next() -> Option<(Pid, ExitStatus)> {
     loop {
         match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, ExitStatus::Exited(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Some((pid, ExitStatus::Signaled(signal as i32)));
-            }
             Err(Errno::EINTR) => {}
-            Ok(_) | Err(_) => return None, // nobody left to reap: StillAlive or ECHILD
+            Ok(status) => return ended(status), // or nobody has: StillAlive
+            Err(_) => return None,              // ECHILD
         }
     }
 }
@@ -71,13 +68,21 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<ExitStatus> {
     loop {
         match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
             Err(Errno::EINTR) => {}
-            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Ok(ExitStatus::Signaled(signal as i32));
+            Ok(status) => {
+                if let Some((_, status)) = ended(status) {
+                    return Ok(status);
+                } // it was asked for ends alone
             }
-            Ok(_) => {} // it was asked for ends alone
             Err(errno) => return Err(errno).context(|| "wait for a child".to_owned()),
         }
+    }
+}
+
+fn ended(status: WaitStatus) -> Option<(Pid, ExitStatus)> {
+    match status {
+        WaitStatus::Exited(pid, code) => Some((pid, ExitStatus::Exited(code))),
+        WaitStatus::Signaled(pid, signal, _) => Some((pid, ExitStatus::Signaled(signal as i32))),
+        _ => None,
     }
 }
 

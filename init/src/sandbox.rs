@@ -119,6 +119,7 @@ impl Sandbox {
                 Ok(())
             }
             Err(err) => {
+                self.pids.take(); // they end with it
                 *self.created.borrow_mut() = None;
                 Err(err).context(|| format!("create sandbox {:?}", spec.id))
             }

@@ -66,7 +66,7 @@ pub fn exec(spec: &mut Option<ExecSpec>) -> ! {
 }
 
 /// 127 and 126 are what shells say; nobody sees them but who looks at a container that did not start.
-fn end(report: &Reporter, failure: Result<Infallible>) -> ! {
+pub fn end(report: &Reporter, failure: Result<Infallible>) -> ! {
     match failure {
         Ok(never) => match never {},
         Err(err) => {

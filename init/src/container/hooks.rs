@@ -34,6 +34,9 @@ use state::State;
 /// How much an error says of what a hook wrote to its standard error: the end.
 const STDERR_MAX: usize = 1024;
 
+/// What a pipe holds (pipe(7)).
+const PIPE_MAX: usize = 64 << 10;
+
 /// How long a container's set-up may take with these hooks; none: one of them may take as long as it likes.
 pub fn deadline(hooks: Option<&Hooks>) -> Option<Duration> {
     let times = hooks.iter().flat_map(|hooks| &hooks.create_container).map(|hook| hook.timeout);
@@ -187,10 +190,11 @@ fn kill(child: &Child) -> Result<()> {
 struct Tail(Vec<u8>);
 
 impl Tail {
-    /// Reads what is there; false at the end of the file.
+    /// Reads what is there, as much as a pipe holds: who writes for ever is not listened to for ever. False at the end
+    /// of the file.
     fn read(&mut self, from: &OwnedFd) -> Result<bool> {
         let mut buffer = [0; 1024];
-        loop {
+        for _ in 0..PIPE_MAX / buffer.len() {
             match read(from, &mut buffer) {
                 Ok(0) => return Ok(false),
                 Ok(length) => {
@@ -203,6 +207,7 @@ impl Tail {
                 Err(errno) => return Err(errno.into()),
             }
         }
+        Ok(true)
     }
 
     /// For the end of an error.

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::libc::CLONE_NEWTIME;
 use nix::sched::{CloneFlags, unshare};
@@ -25,6 +25,7 @@ use super::user_namespace::UserNamespace;
 use crate::error::{Code, Context, Error, Result};
 use crate::loopback;
 use crate::sys::namespace::namespace_type;
+use crate::sys::path_of;
 use crate::sys::process::{Child, CloneArgs, clone_child};
 
 /// linux/magic.h
@@ -51,7 +52,9 @@ pub fn clone_first<T>(
             flags |= CloneFlags::CLONE_NEWPID;
             None
         }
-        (Namespace::Joined(path), _) => Some(open_pid_namespace(path)?),
+        (Namespace::Joined(path), _) => {
+            Some(open_not_guests(path, "pid", CloneFlags::CLONE_NEWPID)?)
+        }
         (Namespace::Sandbox, Some(shared)) => Some(shared.try_clone_to_owned()?),
         (Namespace::Sandbox, None) => {
             let message = "the sandbox has no pid namespace that its containers share";
@@ -78,26 +81,27 @@ pub fn owned(namespaces: &Namespaces) -> CloneFlags {
     .collect()
 }
 
-/// The guest's own, with PID 1 in it, is nobody's.
-fn open_pid_namespace(path: &str) -> Result<OwnedFd> {
-    let namespace = open(path, "pid", CloneFlags::CLONE_NEWPID)?;
-    let guests = stat("/proc/self/ns/pid").context(|| "stat \"/proc/self/ns/pid\"".to_owned())?;
+/// As `open`, of a kind that the guest keeps its own of: with PID 1 in it, or its rights.
+pub fn open_not_guests(path: &str, kind: &str, flag: CloneFlags) -> Result<OwnedFd> {
+    let namespace = open(path, kind, flag)?;
+    let own = format!("/proc/self/ns/{kind}");
+    let guests = stat(&own).context(|| format!("stat {own:?}"))?;
     if fstat(&namespace)?.st_ino == guests.st_ino {
-        let message = format!("linux.namespaces[pid].path {path:?}: the guest's own");
+        let message = format!("linux.namespaces[{kind}].path {path:?}: the guest's own");
         return Err(Error::new(Code::InvalidArgument, message));
     }
     Ok(namespace)
 }
 
 /// Opens a namespace by its path, once; what else may be there is not opened at all.
-pub fn open(path: &str, kind: &str, flag: CloneFlags) -> Result<OwnedFd> {
+fn open(path: &str, kind: &str, flag: CloneFlags) -> Result<OwnedFd> {
     let open = || -> Result<OwnedFd> {
         let wrong = || Error::new(Code::InvalidArgument, format!("no {kind} namespace"));
         let place = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         if !has_magic(place.as_fd(), NSFS_MAGIC)? {
             return Err(wrong());
         }
-        let same = format!("/proc/self/fd/{}", place.as_raw_fd());
+        let same = path_of(place.as_fd());
         let namespace = openat(CWD, &same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         if namespace_type(namespace.as_fd())? == flag { Ok(namespace) } else { Err(wrong()) }
     };

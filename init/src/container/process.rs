@@ -102,23 +102,35 @@ impl Unfinished {
         Self { child: Some(child), exit }
     }
 
-    /// Waits until it is set up, at most until the deadline, if there is one.
+    /// Waits until it is set up, at most until the deadline, if there is one. Gives the terminal that it has made.
+    pub async fn set_up(
+        &self,
+        listener: &Listener,
+        deadline: Option<Duration>,
+    ) -> Result<Option<OwnedFd>> {
+        match deadline {
+            Some(deadline) => timeout(deadline, self.wait_ready(listener)).await.map_err(|_| {
+                let seconds = deadline.as_secs();
+                let message = format!("set-up: not done after {seconds} s");
+                Error::new(Code::DeadlineExceeded, message)
+            })?,
+            None => self.wait_ready(listener).await,
+        }
+    }
+
+    /// It is to live on.
+    pub fn finish(mut self) -> Result<Child> {
+        self.child.take().ok_or_else(|| Error::new(Code::Internal, "set-up: no child"))
+    }
+
+    /// Waits as `set_up` does; it is then a process of the container.
     pub async fn ready(
-        mut self,
+        self,
         listener: &Listener,
         stdio: Option<Stdio>,
         deadline: Option<Duration>,
     ) -> Result<Process> {
-        let master = match deadline {
-            Some(deadline) => {
-                timeout(deadline, self.wait_ready(listener)).await.map_err(|_| {
-                    let seconds = deadline.as_secs();
-                    let message = format!("set-up: not done after {seconds} s");
-                    Error::new(Code::DeadlineExceeded, message)
-                })??
-            }
-            None => self.wait_ready(listener).await?,
-        };
+        let master = self.set_up(listener, deadline).await?;
         let stdio = match (stdio, master) {
             (Some(pipes), None) => pipes,
             (None, Some(master)) => Stdio::tty(master)?,
@@ -129,10 +141,9 @@ impl Unfinished {
                 ));
             }
         };
-        let Some(Child { pid, pidfd }) = self.child.take() else {
-            return Err(Error::new(Code::Internal, "set-up: no child"));
-        };
-        Ok(Process { stdio, exit: self.exit.clone(), waited: Cell::new(false), pid, pidfd })
+        let exit = self.exit.clone();
+        let Child { pid, pidfd } = self.finish()?;
+        Ok(Process { stdio, exit, waited: Cell::new(false), pid, pidfd })
     }
 
     async fn wait_ready(&self, listener: &Listener) -> Result<Option<OwnedFd>> {

@@ -7,31 +7,29 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
-use nix::libc::SIGCHLD;
+use nix::libc::{SIGCHLD, SIGKILL};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, getpid, pivot_root, set_child_subreaper, setpgid};
 use rustix::termios::{isatty, tcsetpgrp};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use tokio::time::timeout;
 
-use super::child::leave_pid_1;
+use super::child::{end, leave_pid_1};
 use super::detached::{attach_mount, empty_read_only_directory};
+use super::process::{SET_UP_DEADLINE, Unfinished};
 use super::program::Program;
 use super::seccomp::Filter;
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::reaper::{Reaper, reap_next};
-use crate::report::{self, Report, Reporter};
+use crate::report::{self, Reporter};
 use crate::sys::process::{
-    Child, CloneArgs, clone_child, close_all_but, exit_now, pidfd_send_signal, wait_for_signal,
+    Child, CloneArgs, clone_child, clone_in_child, close_all_but, exit_now, pidfd_send_signal,
+    wait_for_signal,
 };
 
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// The pid namespace that containers of a sandbox share: there until the machine ends.
+/// The pid namespace that containers of a sandbox share. It ends with this, and all in it.
 pub struct SharedPids(Child);
 
 impl SharedPids {
@@ -40,14 +38,19 @@ impl SharedPids {
             let (listener, reporter) = report::channel()?;
             let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
             let child = clone_child(CloneArgs { namespaces, cgroup: None }, shared, reporter)?;
-            reaper.watch(child.pid); // it ends with the machine
-            match timeout(DEADLINE, listener.next()).await {
-                Ok(Ok(Some(Report::Ready(_)))) => Ok(Self(child)),
-                Ok(Ok(Some(Report::Failed(err))) | Err(err)) => Err(err),
-                Ok(Ok(None)) | Err(_) => Err(Error::new(Code::Internal, "no process 1")),
-            }
+            let unfinished = Unfinished::new(child, reaper);
+            unfinished.set_up(&listener, Some(SET_UP_DEADLINE)).await?;
+            unfinished.finish().map(Self)
         };
         start.await.context(|| "share a pid namespace".to_owned())
+    }
+}
+
+impl Drop for SharedPids {
+    fn drop(&mut self) {
+        if let Err(err) = pidfd_send_signal(self.as_fd(), SIGKILL) {
+            log::debug!("end the shared pid namespace: {err}"); // it has ended
+        }
     }
 }
 
@@ -105,8 +108,7 @@ pub fn run_beneath(
     block_signals()?;
     // In a pid namespace of others it is not process 1, and would not be given orphans.
     set_child_subreaper(Some(getpid())).context(|| "become a subreaper".to_owned())?;
-    let args = CloneArgs { namespaces: CloneFlags::empty(), cgroup: None };
-    let child = clone_child(args, run, (program, ourselves, filter, report))
+    let child = clone_in_child(run, (program, ourselves, filter, report))
         .context(|| "clone the program's process".to_owned())?;
     // The report's end is what tells PID 1 that the program runs, so none may be held here.
     close_all_but(&[child.pidfd.as_fd()]).context(|| "close descriptors".to_owned())?;
@@ -123,13 +125,7 @@ fn run((program, ourselves, filter, report): Run<'_>) -> ! {
             .context(|| "reset signals".to_owned())?;
         program.run(ourselves, filter)
     };
-    match run() {
-        Ok(never) => match never {},
-        Err(err) => {
-            report.failed(&err);
-            exit_now(if err.code() == Code::NotFound { 127 } else { 126 })
-        }
-    }
+    end(report, run())
 }
 
 /// What is typed is for the program: its group is the foreground one, and a signal of the terminal's reaches it once.

@@ -292,6 +292,16 @@ pub struct Namespaces {
     pub time_offsets: Vec<TimeOffset>,
 }
 
+impl Namespaces {
+    /// How the ids of a new user namespace are mapped.
+    pub fn id_maps(&self) -> Option<&IdMaps> {
+        match &self.user {
+            Some(UserNamespace::New(maps)) => Some(maps),
+            Some(UserNamespace::Joined(_)) | None => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Namespace {
     /// The sandbox's, which its containers share.

@@ -10,7 +10,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, fstat, openat, stat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, openat};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::detached::set_propagation;
@@ -50,7 +50,8 @@ impl UserNamespace {
                 (Holder::new(maps, owned, Some(cgroup.as_fd()))?, maps.clone())
             }
             spec::UserNamespace::Joined(path) => {
-                let holder = Holder::inside(open(path)?, owned, Some(cgroup.as_fd()))?;
+                let user = namespaces::open_not_guests(path, "user", CloneFlags::CLONE_NEWUSER)?;
+                let holder = Holder::inside(user, owned, Some(cgroup.as_fd()))?;
                 let maps = IdMaps::of_process(holder.as_fd())?;
                 (holder, maps)
             }
@@ -198,15 +199,4 @@ impl UserNamespace {
 fn unmapped(kind: &str, id: u32) -> Error {
     let message = format!("{kind} {id}: not mapped in the user namespace");
     Error::new(Code::InvalidArgument, message)
-}
-
-/// The guest's own is no user namespace of a container's.
-fn open(path: &str) -> Result<OwnedFd> {
-    let user = namespaces::open(path, "user", CloneFlags::CLONE_NEWUSER)?;
-    let guests = stat("/proc/self/ns/user").context(|| "stat \"/proc/self/ns/user\"".to_owned())?;
-    if fstat(&user)?.st_ino == guests.st_ino {
-        let message = format!("linux.namespaces[user].path {path:?}: the guest's own");
-        return Err(Error::new(Code::InvalidArgument, message));
-    }
-    Ok(user)
 }

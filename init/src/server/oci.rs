@@ -77,7 +77,6 @@ pub fn container_spec(mut spec: oci::Spec, shared: &Shared) -> Result<ContainerS
     }
     let mut linux = spec.Linux.into_option().unwrap_or_default();
     refuse_linux(&linux)?;
-    let id_maps = ids::id_maps(&linux.UIDMappings, &linux.GIDMappings, "linux")?;
     let as_listed = linux.NamespacesAsListed;
     let namespaces = namespaces::namespaces(&linux, shared)?;
     let cgroup_path = normalised_cgroup_path(&linux.CgroupsPath)?;
@@ -92,7 +91,7 @@ pub fn container_spec(mut spec: oci::Spec, shared: &Shared) -> Result<ContainerS
         root: root_spec(root, &linux.RootfsPropagation)?,
         hostname: namespaces::hostname(spec.Hostname, as_listed, &namespaces, shared)?,
         domainname: namespaces::domainname(spec.Domainname, &namespaces)?,
-        mounts: mounts::mounts(spec.Mounts, id_maps.as_ref())?,
+        mounts: mounts::mounts(spec.Mounts, namespaces.id_maps())?,
         devices: linux::devices(linux.Devices)?,
         guest_devices: Vec::new(), // they come beside the spec
         cgroup_path: (!cgroup_path.is_empty()).then_some(cgroup_path),
