@@ -141,6 +141,8 @@ fn start_container_hook_that_fails_fails_start() {
     assert!(err.message().ends_with(words), "{err}");
     let late = start("$BB sleep 1000", 1);
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    let noisy = start("$BB yes >&2", 1);
+    assert_eq!(noisy.code(), Code::DeadlineExceeded, "{noisy}");
     vm.shutdown();
 }
 

@@ -1,7 +1,7 @@
 //! Namespaces: the sandbox's, a container's own, and those of a path; and what is in them.
 
 use harness::{Facts, Run, Running, Vm, VmConfig, list_namespace, unlist_namespace};
-use hyperstart::{Code, SandboxConfig};
+use hyperstart::{Code, SandboxConfig, Storage};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, LinuxTimeOffsetBuilder, Spec};
 use std::collections::HashMap;
 
@@ -283,5 +283,24 @@ fn an_init_tends_the_program() {
     let started = vm.run("start", err.container().start()).unwrap_err();
     assert_eq!(started.code(), Code::NotFound, "{started}");
     err.remove();
+    let bare = vm.finish_with("bare", &Run::probe(["exit", "9"]).init(), |spec| {
+        spec.set_mounts(None);
+        let mut linux = spec.linux().clone().unwrap();
+        linux.set_masked_paths(None).set_readonly_paths(None);
+        spec.set_linux(Some(linux));
+    });
+    assert_eq!(bare.code, 9, "without /proc: {bare:?}");
+    vm.shutdown();
+}
+
+/// What a sandbox that cannot be created had begun with is gone: its end finds no process.
+#[test]
+fn a_sandbox_that_fails_leaves_no_shared_pids() {
+    let config = VmConfig::default();
+    let vm = Vm::boot_machine(&config.machine(), config.deadline);
+    let storages = vec![Storage { driver: "unheard-of".into(), ..Storage::default() }];
+    let bad = SandboxConfig { shared_pid: true, storages, ..SandboxConfig::default() };
+    vm.run("create", vm.sandbox().create(&bad)).expect_err("no such driver");
+    vm.create_sandbox();
     vm.shutdown();
 }
