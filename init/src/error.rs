@@ -18,6 +18,7 @@ pub enum Code {
     PermissionDenied,
     ResourceExhausted,
     FailedPrecondition,
+    OutOfRange,
     DeadlineExceeded,
     Unimplemented,
     Unavailable,

@@ -7,6 +7,7 @@ mod boot;
 mod config;
 mod container;
 mod error;
+mod events;
 mod idmap;
 mod log;
 mod loopback;

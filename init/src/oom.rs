@@ -9,6 +9,7 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::container::ContainerId;
 use crate::error::{Context, Result};
+use crate::events::{Events, What};
 use crate::log;
 use crate::sys::event;
 
@@ -36,10 +38,11 @@ pub struct OomWatch {
     watched: RefCell<BTreeMap<i32, Watched>>,
     queue: RefCell<VecDeque<ContainerId>>,
     arrived: Notify,
+    events: Rc<Events>,
 }
 
 impl OomWatch {
-    pub fn new() -> Result<Self> {
+    pub fn new(events: Rc<Events>) -> Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .context(|| "open inotify".to_owned())?;
         Ok(Self {
@@ -47,6 +50,7 @@ impl OomWatch {
             watched: RefCell::default(),
             queue: RefCell::default(),
             arrived: Notify::new(),
+            events,
         })
     }
 
@@ -102,6 +106,7 @@ impl OomWatch {
         match oom_kills(&entry.events_file) {
             Ok(kills) if kills > entry.kills => {
                 entry.kills = kills;
+                self.events.publish(What::Oom(entry.container.clone()));
                 self.enqueue(entry.container.clone());
             }
             Ok(_) => {}

@@ -145,13 +145,14 @@ fn parse(record: &[u8], fd: Option<OwnedFd>) -> Result<Option<Report>> {
     }
 }
 
-const CODES: [Code; 10] = [
+const CODES: [Code; 11] = [
     Code::InvalidArgument,
     Code::NotFound,
     Code::AlreadyExists,
     Code::PermissionDenied,
     Code::ResourceExhausted,
     Code::FailedPrecondition,
+    Code::OutOfRange,
     Code::DeadlineExceeded,
     Code::Unimplemented,
     Code::Unavailable,

@@ -27,6 +27,15 @@ pub const AGENT_PORT: u32 = 1024;
 /// (`hyperstart.ready=1028`); Kata uses 1024 to 1027.
 pub const READY_PORT: u32 = 1028;
 
+/// The vsock port of the guest on which a process's stream is a connection of its own: see `guest.proto`, "Streams".
+pub const STREAM_PORT: u32 = 1029;
+
+/// The most payload of a stream's frame in bytes.
+pub const MAX_STREAM_PAYLOAD: usize = 64 << 10;
+
+/// The length of a stream frame's header in bytes.
+pub const STREAM_HEADER: usize = 8;
+
 /// The name of the virtio-serial port that carries ttrpc where there is no vsock
 /// (`/sys/class/virtio-ports/*/name` in the guest).
 pub const SERIAL_PORT_NAME: &str = "hyperstart.agent";
@@ -54,7 +63,7 @@ pub const MAX_VSOCK_WRITE: usize = 28 << 10;
 pub const PROTOCOL_MAJOR: u32 = 1;
 
 /// Minor version of `hyperstart.v1.Guest`: grows when something is added.
-pub const PROTOCOL_MINOR: u32 = 0;
+pub const PROTOCOL_MINOR: u32 = 1;
 
 /// The guest's release, as `GetGuestDetails` and `Health.Version` tell it. Free text: no runtime compares it.
 pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");

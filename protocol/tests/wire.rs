@@ -76,7 +76,7 @@ fn services_have_their_names_on_the_wire() {
         .map(|rpc| rpc.split(' ').take(2).collect::<Vec<_>>().join(" "))
         .collect();
     assert_eq!(registered, described);
-    assert_eq!(registered.len(), 42 + 2 + 2);
+    assert_eq!(registered.len(), 42 + 2 + 13);
 }
 
 /// Limits that two sides keep are ttrpc's own, and the ready line names the version.

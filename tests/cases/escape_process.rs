@@ -72,7 +72,7 @@ fn chase_200_execs(vm: &Vm, chase: &Run, planted: bool, weak: impl FnOnce(&mut S
 /// it is the container's own.
 #[test]
 fn cve_2016_9962_execs_cannot_be_looked_into() {
-    let vm = boot(150);
+    let vm = boot(400);
     let chase = Run::probe(["chase"]);
     let control = chase_200_execs(&vm, &chase, true, |spec| weakest(spec, &[]));
     assert!(control.find("fd.socket").is_some(), "the scan finds no planted socket: {control:?}");
@@ -87,7 +87,7 @@ fn cve_2016_9962_execs_cannot_be_looked_into() {
 #[test]
 fn cve_2016_9962_a_user_namespaces_root_cannot_look_either() {
     const FIRST: u32 = 100_000;
-    let vm = boot(200);
+    let vm = boot(400);
     let found = chase_200_execs(&vm, &Run::probe(["chase"]).ids(FIRST), false, |spec| {
         weakest(spec, &[Capability::SysPtrace]);
         map_ids(spec, FIRST);
@@ -117,7 +117,7 @@ fn assert_harmless(found: &Facts) {
 /// nobody writes to the program that a process of the host's making came from.
 #[test]
 fn cve_2019_5736_the_guests_program_cannot_be_overwritten() {
-    let vm = boot(100);
+    let vm = boot(300);
     let before = hash_of_init(&vm);
     let script = "ln -s /proc/self/exe /tmp/sh; printf '#!/proc/self/exe\\n' > /tmp/script; chmod 755 /tmp/script; \
                   echo ready; while :; do for exe in /proc/[0-9]*/exe; do \

@@ -32,6 +32,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Waits until it has exited.
+    pub async fn ended(&self) -> ExitStatus {
+        self.exit.wait().await
+    }
+
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }

@@ -227,6 +227,7 @@ fn wire_code(code: Code) -> ttrpc::Code {
         Code::PermissionDenied => ttrpc::Code::PERMISSION_DENIED,
         Code::ResourceExhausted => ttrpc::Code::RESOURCE_EXHAUSTED,
         Code::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
+        Code::OutOfRange => ttrpc::Code::OUT_OF_RANGE,
         Code::DeadlineExceeded => ttrpc::Code::DEADLINE_EXCEEDED,
         Code::Unimplemented => ttrpc::Code::UNIMPLEMENTED,
         Code::Unavailable => ttrpc::Code::UNAVAILABLE,

@@ -15,12 +15,14 @@ use std::time::Duration;
 use nix::unistd::sethostname;
 use rustix::system::uname;
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 
 use crate::boot::Receipt;
 use crate::config::Config;
 use crate::container::spec::{ContainerSpec, ProcessSpec};
 use crate::container::{Container, ContainerId, ExecId, Process, SharedPids};
 use crate::error::{Code, Context, Error, Result};
+use crate::events::{Events, What};
 use crate::log;
 use crate::oom::OomWatch;
 use crate::reaper::{ExitStatus, Reaper};
@@ -38,6 +40,7 @@ pub struct Sandbox {
     reaper: Reaper,
     uevents: Uevents,
     oom: OomWatch,
+    events: Rc<Events>,
     storages: Storages,
     /// Process 1 of the pid namespace that containers share, if they do.
     pids: RefCell<Option<Rc<SharedPids>>>,
@@ -67,12 +70,14 @@ pub struct SandboxSpec {
 
 impl Sandbox {
     pub fn new(config: Config, receipt: Receipt) -> Result<Self> {
+        let events = Rc::new(Events::default());
         Ok(Self {
             config,
             receipt: RefCell::new(receipt),
             reaper: Reaper::default(),
             uevents: Uevents::listen()?,
-            oom: OomWatch::new()?,
+            oom: OomWatch::new(Rc::clone(&events))?,
+            events,
             storages: Storages::default(),
             pids: RefCell::default(),
             created: RefCell::default(),
@@ -91,6 +96,10 @@ impl Sandbox {
     /// That of the guest, which containers share unless they have their own.
     pub fn hostname(&self) -> String {
         uname().nodename().to_string_lossy().into_owned()
+    }
+
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     pub fn uevents(&self) -> &Uevents {
@@ -195,6 +204,8 @@ impl Sandbox {
         match Container::create(id.clone(), spec, pids, &self.reaper).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
+                self.events.publish(What::ContainerCreated(id.clone()));
+                self.tell_exit(id, None)?;
                 log::info!("container {id:?} created");
                 Ok(())
             }
@@ -209,6 +220,7 @@ impl Sandbox {
         let container = self.container(id)?;
         container.start().await?;
         self.receipt.borrow_mut().mark_once("first_container");
+        self.events.publish(What::ContainerStarted(id.clone()));
         self.oom.add(id.clone(), container.cgroup().path())
     }
 
@@ -223,12 +235,26 @@ impl Sandbox {
         container.remove(timeout).await?;
         self.containers.borrow_mut().remove(id);
         self.release(id, &mount_points).await;
+        self.events.publish(What::ContainerRemoved(id.clone()));
         log::info!("container {id:?} removed");
         Ok(())
     }
 
     pub async fn exec(&self, id: &ContainerId, exec_id: ExecId, spec: ProcessSpec) -> Result<()> {
-        self.container(id)?.exec(exec_id, spec, &self.reaper).await
+        self.container(id)?.exec(exec_id.clone(), spec, &self.reaper).await?;
+        self.events.publish(What::ExecStarted(id.clone(), exec_id.clone()));
+        self.tell_exit(id, Some(exec_id))
+    }
+
+    /// Publishes a process's exit when it comes.
+    fn tell_exit(&self, id: &ContainerId, exec_id: Option<ExecId>) -> Result<()> {
+        let process = self.process(id, exec_id.as_ref())?;
+        let (events, id) = (Rc::clone(&self.events), id.clone());
+        spawn_local(async move {
+            let status = process.ended().await;
+            events.publish(What::ProcessExited(id, exec_id, status));
+        });
+        Ok(())
     }
 
     pub async fn signal(
@@ -245,7 +271,7 @@ impl Sandbox {
     /// Waits for a process's exit. What it wrote stays readable until it is read to its end or the container goes.
     pub async fn wait(&self, id: &ContainerId, exec_id: Option<&ExecId>) -> Result<ExitStatus> {
         let process = self.process(id, exec_id)?;
-        let status = process.exit.wait().await;
+        let status = process.ended().await;
         process.waited.set(true);
         self.forget_if_done(id, exec_id, &process);
         Ok(status)

@@ -1,43 +1,16 @@
-//! `hyperstart.v1.Guest`: what Kata's API lacks. Who we are, what we can, and how the boot went.
+//! How the boot went.
 
 use std::rc::Rc;
 
 use hyperstart_protocol::guest::{
-    BootReceiptRequest, BootReceiptResponse, VersionRequest, VersionResponse,
-    boot_receipt_response::Step as WireStep,
+    BootReceiptRequest, BootReceiptResponse, boot_receipt_response::Step as WireStep,
 };
-use hyperstart_protocol::{AGENT_VERSION, PROTOCOL_MAJOR, PROTOCOL_MINOR};
-use nix::sys::utsname::uname;
-use ttrpc::asynchronous::Service;
 
-use super::rpc::{Domain, Table};
 use crate::boot::{self, Step};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::sandbox::Sandbox;
 
-/// What a host may build on; a name is added with the feature and never changes its meaning.
-const CAPABILITIES: &[&str] =
-    &["boot-receipt", "kata-agent-4.1", "oci-1.2-subset", "oci-extensions"];
-
-pub fn service(domain: &Domain) -> (String, Service) {
-    Table::new("hyperstart.v1.Guest", domain)
-        .serve("Version", version)
-        .serve("BootReceipt", boot_receipt)
-        .into_service()
-}
-
-async fn version(_: Rc<Sandbox>, _: VersionRequest) -> Result<VersionResponse> {
-    let mut answer = VersionResponse::new();
-    answer.guest_version = AGENT_VERSION.to_owned();
-    answer.protocol_major = PROTOCOL_MAJOR;
-    answer.protocol_minor = PROTOCOL_MINOR;
-    answer.capabilities = CAPABILITIES.iter().map(|&name| name.to_owned()).collect();
-    let kernel = uname().context(|| "uname".to_owned())?;
-    answer.kernel_release = kernel.release().to_string_lossy().into_owned();
-    Ok(answer)
-}
-
-async fn boot_receipt(sandbox: Rc<Sandbox>, _: BootReceiptRequest) -> Result<BootReceiptResponse> {
+pub async fn receipt(sandbox: Rc<Sandbox>, _: BootReceiptRequest) -> Result<BootReceiptResponse> {
     let receipt = sandbox.receipt.borrow();
     let mut answer = BootReceiptResponse::new();
     answer.tsc_khz = tsc_khz(receipt.steps()).unwrap_or_default();

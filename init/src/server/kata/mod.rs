@@ -1,0 +1,102 @@
+//! `grpc.AgentService`: the face that Kata Containers' runtimes call. Wire types end here.
+//!
+//! A field that asks for something that is not done is refused by its name, never passed over. The init process of a
+//! container is meant by an empty exec id (runtime-rs) and by the container's own id (the Go runtime).
+
+pub mod container;
+mod sandbox;
+mod stdio;
+
+use hyperstart_protocol::agent::Storage as WireStorage;
+use std::path::PathBuf;
+use ttrpc::asynchronous::Service;
+
+use super::rpc::{Domain, Table};
+use crate::container::{ContainerId, ExecId};
+use crate::error::{Code, Error, Result};
+use crate::storage::Storage;
+
+pub fn service(domain: &Domain) -> (String, Service) {
+    Table::new("grpc.AgentService", domain)
+        .serve("CreateSandbox", sandbox::create)
+        .serve("DestroySandbox", sandbox::destroy)
+        .serve("GetGuestDetails", sandbox::guest_details)
+        .serve_waiting("GetOOMEvent", sandbox::oom_event)
+        .serve("CreateContainer", container::create)
+        .serve("StartContainer", container::start)
+        .serve("RemoveContainer", container::remove)
+        .serve("ExecProcess", container::exec)
+        .serve("SignalProcess", container::signal)
+        .serve_waiting("WaitProcess", container::wait)
+        .serve_waiting("ReadStdout", stdio::read_stdout)
+        .serve_waiting("ReadStderr", stdio::read_stderr)
+        .serve_waiting("WriteStdin", stdio::write_stdin)
+        .serve("CloseStdin", stdio::close_stdin)
+        .serve("TtyWinResize", stdio::resize)
+        .refuse(NOT_SERVED)
+        .into_service()
+}
+
+const NOT_SERVED: &[&str] = &[
+    "AddARPNeighbors",
+    "AddSwap",
+    "AddSwapPath",
+    "CopyFile",
+    "GetDiagnosticData",
+    "GetIPTables",
+    "GetMetrics",
+    "GetVolumeStats",
+    "ListInterfaces",
+    "ListRoutes",
+    "MemAgentCompactSet",
+    "MemAgentMemcgSet",
+    "MemHotplugByProbe",
+    "OnlineCPUMem",
+    "PauseContainer",
+    "RemoveStaleVirtiofsShareMounts",
+    "ReseedRandomDev",
+    "ResizeVolume",
+    "ResumeContainer",
+    "SetGuestDateTime",
+    "SetIPTables",
+    "SetPolicy",
+    "StatsContainer",
+    "UpdateContainer",
+    "UpdateEphemeralMounts",
+    "UpdateInterface",
+    "UpdateRoutes",
+];
+
+/// The process that a request names: none is the container\'s init.
+pub fn ids(container_id: &str, exec_id: &str) -> Result<(ContainerId, Option<ExecId>)> {
+    let exec = if exec_id.is_empty() || exec_id == container_id {
+        None
+    } else {
+        Some(ExecId::new(exec_id)?)
+    };
+    Ok((ContainerId::new(container_id)?, exec))
+}
+
+fn refuse_if(asked: bool, field: &str) -> Result<()> {
+    if asked {
+        Err(Error::new(Code::Unimplemented, format!("{field}: not supported by this guest")))
+    } else {
+        Ok(())
+    }
+}
+
+fn storages(wire: Vec<WireStorage>) -> Result<Vec<Storage>> {
+    wire.into_iter()
+        .map(|storage| {
+            refuse_if(storage.fs_group.is_some(), "storages[].fs_group")?;
+            Ok(Storage {
+                driver: storage.driver,
+                driver_options: storage.driver_options,
+                source: storage.source,
+                fstype: storage.fstype,
+                options: storage.options,
+                mount_point: PathBuf::from(storage.mount_point),
+            })
+        })
+        .collect()
+}

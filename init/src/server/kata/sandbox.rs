@@ -1,0 +1,74 @@
+//! The sandbox itself: its set-up and end, what it can do, who ran out of memory in it.
+
+use std::rc::Rc;
+
+use hyperstart_protocol::agent::{
+    AgentDetails, CreateSandboxRequest, DestroySandboxRequest, GetOOMEventRequest,
+    GuestDetailsRequest, GuestDetailsResponse, OOMEvent,
+};
+use hyperstart_protocol::{AGENT_VERSION, Empty, GUEST_NODE};
+
+use super::{refuse_if, storages};
+use crate::error::{Code, Context, Error, Result};
+use crate::sandbox::{Sandbox, SandboxSpec};
+use crate::storage;
+
+pub async fn create(sandbox: Rc<Sandbox>, request: CreateSandboxRequest) -> Result<Empty> {
+    refuse_if(!request.guest_hook_path.is_empty(), "guest_hook_path")?;
+    refuse_if(!request.kernel_modules.is_empty(), "kernel_modules")?;
+    let spec = SandboxSpec {
+        id: request.sandbox_id,
+        hostname: request.hostname,
+        dns: request.dns,
+        shares_pids: request.sandbox_pidns,
+        storages: storages(request.storages)?,
+    };
+    sandbox.create(spec).await?;
+    Ok(Empty::new())
+}
+
+pub async fn destroy(sandbox: Rc<Sandbox>, _: DestroySandboxRequest) -> Result<Empty> {
+    sandbox.destroy().await?;
+    Ok(Empty::new())
+}
+
+pub async fn guest_details(
+    _: Rc<Sandbox>,
+    request: GuestDetailsRequest,
+) -> Result<GuestDetailsResponse> {
+    let mut details = AgentDetails::new();
+    details.version = AGENT_VERSION.to_owned();
+    details.init_daemon = true;
+    details.storage_handlers = storage::DRIVERS.iter().map(|&driver| driver.to_owned()).collect();
+    details.device_handlers = vec![GUEST_NODE.to_owned()];
+    details.supports_seccomp = true;
+    let mut answer = GuestDetailsResponse::new();
+    answer.agent_details = Some(details).into();
+    if request.mem_block_size {
+        answer.mem_block_size_bytes = memory_block_bytes()?;
+    }
+    if request.mem_hotplug_probe {
+        answer.support_mem_hotplug_probe = std::path::Path::new(MEMORY).join("probe").exists();
+    }
+    Ok(answer)
+}
+
+const MEMORY: &str = "/sys/devices/system/memory";
+
+/// 0 where the kernel cannot take memory in at run time: it then has no blocks.
+fn memory_block_bytes() -> Result<u64> {
+    let file = std::path::Path::new(MEMORY).join("block_size_bytes");
+    if !file.exists() {
+        return Ok(0);
+    }
+    let text = std::fs::read_to_string(&file).context(|| format!("read {file:?}"))?;
+    u64::from_str_radix(text.trim(), 16).map_err(|_err| {
+        Error::new(Code::Internal, format!("read {file:?}: {text:?} is not a hexadecimal number"))
+    })
+}
+
+pub async fn oom_event(sandbox: Rc<Sandbox>, _: GetOOMEventRequest) -> Result<OOMEvent> {
+    let mut event = OOMEvent::new();
+    event.container_id = sandbox.next_oom().await.as_str().to_owned();
+    Ok(event)
+}
