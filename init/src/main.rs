@@ -48,6 +48,9 @@ fn bring_up_and_serve(mut receipt: Receipt) -> Result<()> {
     receipt.mark("mounts");
     let config = Config::read()?;
     log::init(config.log_level);
+    for name in &config.ignored {
+        log::warn!("kernel parameter {name}: not honoured by this guest, see docs/kernel.md");
+    }
     boot::step("cgroups");
     boot::delegate_cgroups()?;
     boot::raise_limits()?;
