@@ -4,7 +4,9 @@
 //! list, `.*` for a value of an object whose keys are free. Other platforms are one property each.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 
-mod sources;
+#[path = "../pages/mod.rs"]
+mod pages;
+mod probe;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,15 +63,15 @@ fn every_row_that_is_not_honoured_says_why() {
 /// Each test that the page names is there, and looks at the probe's check that is said with it.
 #[test]
 fn every_test_that_is_named_exists() {
-    assert_eq!(absent(&rows(table::PAGE).unwrap(), &sources::tests()), Vec::<String>::new());
+    assert_eq!(absent(&rows(table::PAGE).unwrap(), &pages::tests()), Vec::<String>::new());
 }
 
 /// What is named in the other tables and in sentences is there too.
 #[test]
 fn every_test_that_is_named_elsewhere_exists() {
-    let tests = sources::tests();
+    let tests = pages::tests();
     let gone = |page: &str| -> Vec<String> {
-        let named = page.lines().flat_map(table::quoted);
+        let named = page.lines().flat_map(pages::quoted);
         let named = named.filter(|name| name.contains("::") && !name.ends_with("::"));
         named.filter(|name| !tests.contains_key(name.split('#').next().unwrap())).collect()
     };
@@ -104,7 +106,7 @@ fn absent(page: &[Row], tests: &BTreeMap<String, String>) -> Vec<String> {
 /// A row that is honoured names a case and a twin that is caught, one that is refused a test that sees the refusal.
 #[test]
 fn every_row_is_shown() {
-    assert_eq!(unshown(&rows(table::PAGE).unwrap(), &sources::tests()), Vec::<String>::new());
+    assert_eq!(unshown(&rows(table::PAGE).unwrap(), &pages::tests()), Vec::<String>::new());
 }
 
 /// A row without a case, without a twin, or refused by a test that does not know its name is caught.
@@ -156,7 +158,7 @@ fn unshown(page: &[Row], tests: &BTreeMap<String, String>) -> Vec<String> {
 /// Each check of the probe has been seen to fail: a case has a twin for it.
 #[test]
 fn every_check_of_the_probe_has_a_twin() {
-    let (checks, cases) = (sources::checks(), sources::conformance());
+    let (checks, cases) = (probe::checks(), probe::conformance());
     assert!(checks.len() > 50, "{checks:?}");
     assert_eq!(without_twin(&checks, &cases), Vec::<String>::new());
     let invented = [checks, vec!["linux.invented".to_owned()]].concat();

@@ -1,5 +1,7 @@
 //! The rows of docs/oci.md.
 
+use crate::pages::quoted;
+
 pub const PAGE: &str = include_str!("../../docs/oci.md");
 
 pub const HEADER: &str = "| field | status | how, limits, why | case | wrong twin |";
@@ -50,11 +52,6 @@ fn row(line: &str) -> Option<Row> {
     let how = how.trim().trim_matches('—').to_owned();
     let fields = full_names(&quoted(fields));
     Some(Row { fields, status, how, cases: quoted(cases), twins: quoted(twins) })
-}
-
-/// What stands between backquotes.
-pub fn quoted(cell: &str) -> Vec<String> {
-    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// A name that begins with a dot is a property of the last one that does not.

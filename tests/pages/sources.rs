@@ -76,19 +76,3 @@ fn functions(text: &str) -> Vec<(String, String)> {
     }
     found
 }
-
-/// The names of the probe's checks, as its table lists them.
-pub fn checks() -> Vec<String> {
-    let text = include_str!("../probe/src/conform/mod.rs");
-    let table = text.split("const CHECKS").nth(1).unwrap().split("];").next().unwrap();
-    table
-        .lines()
-        .filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned()))
-        .collect()
-}
-
-/// The cases that have twins, in one text.
-pub fn conformance() -> String {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/conformance");
-    files(&directory).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
-}
