@@ -5,9 +5,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use crate::clock::now_ns;
 use crate::container::{ContainerId, ExecId};
 use crate::reaper::ExitStatus;
 
@@ -86,13 +86,6 @@ impl Events {
             happened.await;
         }
     }
-}
-
-/// CLOCK_REALTIME in nanoseconds.
-pub fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Realtime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default(); // a clock before 1970 is not set
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
 #[cfg(test)]

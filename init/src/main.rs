@@ -4,6 +4,7 @@
 //! the console before it is done, so that the last line names what a boot hangs on.
 
 mod boot;
+mod clock;
 mod config;
 mod container;
 mod error;

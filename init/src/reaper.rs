@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::clock::now_ns;
 use crate::error::{Context, Result};
 
 /// How a process ended.
@@ -33,20 +34,33 @@ impl ExitStatus {
     }
 }
 
+/// An end, and when PID 1 learned of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ended {
+    status: ExitStatus,
+    /// CLOCK_REALTIME.
+    at_ns: u64,
+}
+
 /// A process's exit: a promise that any number of waiters can hold, during its life and after it.
 #[derive(Debug, Clone)]
-pub struct Exit(watch::Receiver<Option<ExitStatus>>);
+pub struct Exit(watch::Receiver<Option<Ended>>);
 
 impl Exit {
     pub fn status(&self) -> Option<ExitStatus> {
-        *self.0.borrow()
+        self.0.borrow().map(|ended| ended.status)
+    }
+
+    /// When it exited, by CLOCK_REALTIME; none: not yet.
+    pub fn at_ns(&self) -> Option<u64> {
+        self.0.borrow().map(|ended| ended.at_ns)
     }
 
     pub async fn wait(&self) -> ExitStatus {
         let mut receiver = self.0.clone();
         // The sender leaves the table only after it has sent a status, so a closed channel holds one.
-        match receiver.wait_for(Option::is_some).await.map(|status| *status) {
-            Ok(Some(status)) => status,
+        match receiver.wait_for(Option::is_some).await.map(|ended| *ended) {
+            Ok(Some(ended)) => ended.status,
             Ok(None) | Err(_) => ExitStatus::Signaled(nix::libc::SIGKILL),
         }
     }
@@ -88,7 +102,7 @@ fn ended(status: WaitStatus) -> Option<(Pid, ExitStatus)> {
 
 #[derive(Default)]
 pub struct Reaper {
-    watched: RefCell<BTreeMap<i32, watch::Sender<Option<ExitStatus>>>>,
+    watched: RefCell<BTreeMap<i32, watch::Sender<Option<Ended>>>>,
 }
 
 impl Reaper {
@@ -119,7 +133,7 @@ impl Reaper {
     fn exited(&self, pid: Pid, status: ExitStatus) {
         match self.watched.borrow_mut().remove(&pid.as_raw()) {
             Some(sender) => {
-                sender.send_replace(Some(status));
+                sender.send_replace(Some(Ended { status, at_ns: now_ns() }));
             }
             None => log::debug!("reaped orphan {pid}: {status:?}"),
         }

@@ -74,13 +74,14 @@ use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
 use process::{SET_UP_DEADLINE, Unfinished};
 use scheduling::RunsOn;
-use spec::{ContainerSpec, Execution, Namespace, ProcessSpec};
+use spec::{Annotations, ContainerSpec, Execution, Namespace, ProcessSpec};
 
 pub struct Container {
     id: ContainerId,
     cgroup: Cgroup,
     execution: Execution,
     traits: Traits,
+    annotations: Annotations,
     first: Rc<Process>,
     phase: RefCell<Phase>,
     execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
@@ -118,7 +119,7 @@ impl Container {
     /// `shared_pid` is a pidfd of process 1 of the sandbox's pid namespace, if it shares one.
     pub async fn create(
         id: ContainerId,
-        spec: ContainerSpec,
+        mut spec: ContainerSpec,
         shared_pid: Option<BorrowedFd<'_>>,
         reaper: &Reaper,
     ) -> Result<Rc<Self>> {
@@ -129,12 +130,14 @@ impl Container {
         };
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();
+        let annotations = std::mem::take(&mut spec.annotations);
         match Self::set_up(&id, &cgroup, spec, shared_pid, reaper).await {
             Ok((first, gate)) => Ok(Rc::new(Self {
                 id,
                 cgroup,
                 execution,
                 traits,
+                annotations,
                 first: Rc::new(first),
                 phase: RefCell::new(Phase::Created(gate)),
                 execs: RefCell::default(),
@@ -175,6 +178,21 @@ impl Container {
         Ok((first, listener))
     }
 
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    pub fn annotations(&self) -> &Annotations {
+        &self.annotations
+    }
+
+    /// The first process, and the execs by their ids.
+    pub fn processes(&self) -> (Rc<Process>, Vec<(ExecId, Rc<Process>)>) {
+        let execs = self.execs.borrow();
+        let execs = execs.iter().map(|(exec_id, process)| (exec_id.clone(), Rc::clone(process)));
+        (Rc::clone(&self.first), execs.collect())
+    }
+
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
@@ -196,7 +214,9 @@ impl Container {
             return Err(self.wrong_state());
         };
         gate.go()?;
-        process::executed(&gate).await
+        process::executed(&gate).await?;
+        self.first.mark_started();
+        Ok(())
     }
 
     /// Runs a further process in the container.
@@ -230,6 +250,7 @@ impl Container {
         let process =
             Unfinished::new(child, reaper).ready(&listener, ours, Some(SET_UP_DEADLINE)).await?;
         process::executed(&listener).await?;
+        process.mark_started();
         Ok(process)
     }
 

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio::time::timeout;
 
 use super::cgroup;
+use crate::clock::now_ns;
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{Exit, ExitStatus, Reaper};
 use crate::report::{Listener, Report};
@@ -27,6 +28,10 @@ pub struct Process {
     pub exit: Exit,
     /// The host has been told the exit.
     pub waited: Cell<bool>,
+    /// It has a terminal, not pipes.
+    pub terminal: bool,
+    /// When its program was let go, by CLOCK_REALTIME; none: not yet.
+    started_ns: Cell<Option<u64>>,
     pid: Pid, // as PID 1 sees it
     pidfd: OwnedFd,
 }
@@ -35,6 +40,19 @@ impl Process {
     /// Waits until it has exited.
     pub async fn ended(&self) -> ExitStatus {
         self.exit.wait().await
+    }
+
+    /// As PID 1 sees it; none once it was reaped, since another process may have the number by then.
+    pub fn pid(&self) -> Option<i32> {
+        self.exit.status().is_none().then_some(self.pid.as_raw())
+    }
+
+    pub fn started_ns(&self) -> Option<u64> {
+        self.started_ns.get()
+    }
+
+    pub fn mark_started(&self) {
+        self.started_ns.set(Some(now_ns()));
     }
 
     pub fn pidfd(&self) -> BorrowedFd<'_> {
@@ -136,6 +154,7 @@ impl Unfinished {
         deadline: Option<Duration>,
     ) -> Result<Process> {
         let master = self.set_up(listener, deadline).await?;
+        let terminal = master.is_some();
         let stdio = match (stdio, master) {
             (Some(pipes), None) => pipes,
             (None, Some(master)) => Stdio::tty(master)?,
@@ -148,7 +167,8 @@ impl Unfinished {
         };
         let exit = self.exit.clone();
         let Child { pid, pidfd } = self.finish()?;
-        Ok(Process { stdio, exit, waited: Cell::new(false), pid, pidfd })
+        let (waited, started_ns) = (Cell::new(false), Cell::new(None));
+        Ok(Process { stdio, exit, waited, terminal, started_ns, pid, pidfd })
     }
 
     async fn wait_ready(&self, listener: &Listener) -> Result<Option<OwnedFd>> {

@@ -43,6 +43,15 @@ pub struct ContainerSpec {
     pub execution: Execution,
     /// None where the spec has no hook of the guest's.
     pub hooks: Option<Box<Hooks>>,
+    pub annotations: Annotations,
+}
+
+/// OCI `annotations`, kept for a host that asks what there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations {
+    pub kept: BTreeMap<String, String>,
+    /// There are more than are kept.
+    pub truncated: bool,
 }
 
 /// OCI `hooks`, those that run in the guest, and what they are told.

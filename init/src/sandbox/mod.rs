@@ -4,6 +4,8 @@
 //! Every method is one request, told in domain types. No borrow of a table lives over an await: a request looks up,
 //! lets go, and waits.
 
+mod list;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

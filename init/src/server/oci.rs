@@ -1,9 +1,10 @@
 //! The wire's OCI spec made into the domain's: understood, bounded, or refused by the name of the field.
 //!
 //! Nothing is passed over in silence. What this guest does not honour is UNIMPLEMENTED, what nobody could is
-//! INVALID_ARGUMENT; both say the field as the OCI runtime-spec writes it. Only annotations are ignored, as that spec
-//! demands, save that hooks are told them. proto3 tells an absent number from 0 as little as an absent text from an empty one: both mean "not said".
+//! INVALID_ARGUMENT; both say the field as the OCI runtime-spec writes it. Only annotations ask for nothing, as that spec
+//! demands: they are kept for a host that lists containers, and hooks are told them. proto3 tells an absent number from 0 as little as an absent text from an empty one: both mean "not said".
 
+mod annotations;
 mod block_io;
 mod hooks;
 mod ids;
@@ -64,6 +65,7 @@ pub fn container_spec(mut spec: oci::Spec, shared: &Shared) -> Result<ContainerS
     }
     refuse_if(spec.Solaris.is_some(), "solaris")?;
     refuse_if(spec.Windows.is_some(), "windows")?;
+    let annotations = annotations::kept(&spec.Annotations);
     let hooks = match spec.Hooks.take() {
         Some(hooks) => hooks::hooks(hooks, &spec.Version, spec.Annotations)?,
         None => None,
@@ -101,6 +103,7 @@ pub fn container_spec(mut spec: oci::Spec, shared: &Shared) -> Result<ContainerS
         readonly_paths: paths(linux.ReadonlyPaths, "linux.readonlyPaths")?,
         execution,
         hooks,
+        annotations,
         namespaces,
     })
 }

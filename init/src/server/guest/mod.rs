@@ -2,6 +2,7 @@
 
 mod boot;
 mod events;
+mod list;
 
 use std::rc::Rc;
 
@@ -16,12 +17,13 @@ use crate::sandbox::Sandbox;
 
 /// What a host may build on; a name is added with the feature and never changes its meaning.
 const CAPABILITIES: &[&str] =
-    &["boot-receipt", "events", "kata-agent-4.1", "oci-1.2-subset", "oci-extensions"];
+    &["boot-receipt", "events", "kata-agent-4.1", "list", "oci-1.2-subset", "oci-extensions"];
 
 pub fn service(domain: &Domain) -> (String, Service) {
     Table::new("hyperstart.v1.Guest", domain)
         .serve("Version", version)
         .serve("BootReceipt", boot::receipt)
+        .serve("List", list::list)
         .serve_waiting("Events", events::events)
         .refuse(NOT_SERVED)
         .into_service()
@@ -31,7 +33,6 @@ const NOT_SERVED: &[&str] = &[
     "DeleteExec",
     "ExportFiles",
     "ImportFiles",
-    "List",
     "ListProcesses",
     "ReadLog",
     "ReadOutput",
