@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! create ──> created ──start──> running ──exit of its init──> stopped ──remove──> gone
+//!                                │  ▲
+//!                          pause ▼  │ resume
+//!                               paused
 //! ```
 //! The guest keeps this state; a [`Container`] is only its name, and what is not possible in it the guest's answers say.
 
@@ -10,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyperstart_protocol::agent::{
-    self, CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
-    StartContainerRequest,
+    self, CreateContainerRequest, ExecProcessRequest, PauseContainerRequest,
+    RemoveContainerRequest, ResumeContainerRequest, SignalProcessRequest, StartContainerRequest,
 };
 use hyperstart_protocol::{GUEST_NODE, MAX_FRAME};
 use oci_spec::runtime;
@@ -103,6 +106,10 @@ impl Container {
         Ok(Self { connection, id: id.clone(), start_deadline })
     }
 
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// The container's id.
     pub fn id(&self) -> &ContainerId {
         &self.id
@@ -179,6 +186,35 @@ impl Container {
     /// [`Code::NotFound`]: no such container. [`Code::Unavailable`]: the connection was lost.
     pub async fn wait(&self) -> Result<ExitStatus> {
         self.process().wait().await
+    }
+
+    /// Holds all processes of the container where they are (cgroup v2, "cgroup.freeze"). They stand still when this
+    /// returns. A signal waits until they go on, except SIGKILL.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]: no such container. [`Code::FailedPrecondition`]: it does not run, or is paused already.
+    pub async fn pause(&self) -> Result<()> {
+        let container_id = self.id.as_str().to_owned();
+        let request = PauseContainerRequest { container_id, ..Default::default() };
+        let call = self.connection.agent(CALL, |agent, context| async move {
+            agent.pause_container(context, &request).await
+        });
+        call.await.map_err(Cause::of("pause container", &self.id))?;
+        Ok(())
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]: no such container. [`Code::FailedPrecondition`]: it is not paused.
+    pub async fn resume(&self) -> Result<()> {
+        let container_id = self.id.as_str().to_owned();
+        let request = ResumeContainerRequest { container_id, ..Default::default() };
+        let call = self.connection.agent(CALL, |agent, context| async move {
+            agent.resume_container(context, &request).await
+        });
+        call.await.map_err(Cause::of("resume container", &self.id))?;
+        Ok(())
     }
 
     /// Kills what is left of the container and removes it, its mounts and its cgroup. `timeout` is for all of that, in

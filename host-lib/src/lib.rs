@@ -33,20 +33,25 @@ mod error;
 mod id;
 mod liveness;
 mod process;
+mod processes;
 mod sandbox;
 pub mod spec;
+mod stats;
 mod stdio;
 mod storage;
 mod transport;
+mod update;
 
 pub use connection::ConnectOptions;
 pub use container::{Container, ContainerOptions, GuestDevice};
 pub use error::{Code, Error, Result};
 pub use id::{ContainerId, ExecId};
 pub use process::{ExitStatus, Process};
+pub use processes::{ProcessEntry, ProcessList};
 pub use sandbox::{
     AgentVersion, BootReceipt, BootStep, GuestDetails, GuestVersion, Sandbox, SandboxConfig,
 };
+pub use stats::{ContainerStats, CpuStats, IoStats, MemoryStats, NetworkStats, PidsStats, Traffic};
 pub use stdio::{Output, Stdin};
 pub use storage::{ID_RANGE, Storage};
 pub use transport::Transport;

@@ -9,8 +9,6 @@ pub(crate) const CAPABILITY: &str = "oci-extensions";
 /// A property of `spec` that takes an extension, if there is one.
 pub(crate) fn of_spec(spec: &oci::Spec) -> Option<&'static str> {
     let linux = spec.Linux.get_or_default();
-    let resources = linux.Resources.get_or_default();
-    let cpu = resources.CPU.get_or_default();
     let is_idmapped =
         |mount: &oci::Mount| !mount.UIDMappings.is_empty() || !mount.GIDMappings.is_empty();
     // An agent of Kata's would share the former, and make the latter anew.
@@ -28,6 +26,16 @@ pub(crate) fn of_spec(spec: &oci::Spec) -> Option<&'static str> {
         ("linux.memoryPolicy", linux.MemoryPolicy.is_some()),
         ("linux.netDevices", !linux.NetDevices.is_empty()),
         ("linux.seccomp.defaultErrnoRet", linux.Seccomp.get_or_default().DefaultErrnoRet.is_some()),
+    ];
+    first(&properties)
+        .or_else(|| of_resources(linux.Resources.get_or_default()))
+        .or_else(|| of_process(spec.Process.get_or_default()))
+}
+
+/// The same of the resources of an update.
+pub(crate) fn of_resources(resources: &oci::LinuxResources) -> Option<&'static str> {
+    let cpu = resources.CPU.get_or_default();
+    first(&[
         ("linux.resources.unified", !resources.Unified.is_empty()),
         ("linux.resources.rdma", !resources.Rdma.is_empty()),
         ("linux.resources.cpu.burst", cpu.Burst.is_some()),
@@ -36,8 +44,7 @@ pub(crate) fn of_spec(spec: &oci::Spec) -> Option<&'static str> {
             "linux.resources.memory.checkBeforeUpdate",
             resources.Memory.get_or_default().CheckBeforeUpdate,
         ),
-    ];
-    first(&properties).or_else(|| of_process(spec.Process.get_or_default()))
+    ])
 }
 
 /// The same of the process of an exec.

@@ -19,8 +19,9 @@ mod tests;
 
 pub use default::{default_process, default_spec, map_ids, user};
 pub(crate) use extension::{
-    CAPABILITY as EXTENSIONS, of_process as extension_of_process, of_spec as extension_of_spec,
+    CAPABILITY as EXTENSIONS, of_process as extension_of_process,
+    of_resources as extension_of_resources, of_spec as extension_of_spec,
 };
 pub use hooks::{HostHooks, take_host_hooks};
 pub use seccomp::default_seccomp;
-pub(crate) use wire::{process_to_wire, to_wire};
+pub(crate) use wire::{process_to_wire, resources_to_wire, to_wire};

@@ -26,6 +26,11 @@ pub(crate) fn process_to_wire(from: &runtime::Process) -> Result<oci::Process> {
     convert_whole("process", json(from)?, process)
 }
 
+/// Converts the resources of an update.
+pub(crate) fn resources_to_wire(from: &runtime::LinuxResources) -> Result<oci::LinuxResources> {
+    convert_whole("linux.resources", json(from)?, resources)
+}
+
 fn json(from: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(from)
         .map_err(|err| Error::new(Code::InvalidArgument, "convert OCI spec", "", err))

@@ -33,6 +33,12 @@ pub struct Guest {
     pub stdout: Mutex<VecDeque<Vec<u8>>>,
     /// What WriteStdin took.
     pub stdin: Mutex<Vec<u8>>,
+    /// The resources of the last update.
+    pub resources: Mutex<Option<oci::LinuxResources>>,
+    /// What StatsContainer answers.
+    pub stats: Mutex<agent::StatsContainerResponse>,
+    /// What ListProcesses answers.
+    pub processes: Mutex<guest::ListProcessesResponse>,
     /// The exit status, once there is one.
     pub status: watch::Sender<Option<i32>>,
 }
@@ -192,6 +198,40 @@ impl agent_ttrpc::AgentService for Guest {
         self.note(format!("resize {}x{}", request.column, request.row))
     }
 
+    async fn pause_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::PauseContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.note(format!("pause {}", request.container_id))
+    }
+
+    async fn resume_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ResumeContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.note(format!("resume {}", request.container_id))
+    }
+
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        mut request: agent::UpdateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        *self.resources.lock().unwrap() = request.resources.take();
+        self.note(format!("update {}", request.container_id))
+    }
+
+    async fn stats_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::StatsContainerRequest,
+    ) -> ttrpc::Result<agent::StatsContainerResponse> {
+        self.note(format!("stats {}", request.container_id))?;
+        Ok(self.stats.lock().unwrap().clone())
+    }
+
     async fn get_guest_details(
         &self,
         _: &TtrpcContext,
@@ -253,6 +293,15 @@ impl guest_ttrpc::Guest for Guest {
             kernel_release: "6.12.0".to_owned(),
             ..Default::default()
         })
+    }
+
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        request: guest::ListProcessesRequest,
+    ) -> ttrpc::Result<guest::ListProcessesResponse> {
+        self.note(format!("processes {}", request.container_id))?;
+        Ok(self.processes.lock().unwrap().clone())
     }
 }
 
