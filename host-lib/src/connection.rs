@@ -104,7 +104,7 @@ impl Connection {
         self.run(deadline, call(self.agent.clone(), context(deadline))).await
     }
 
-    /// One call of `hyperstart.v1.Guest`.
+    /// One call of `hyperstart.v1.Guest` that waits for nothing.
     pub(crate) async fn guest<T, F>(
         &self,
         call: impl FnOnce(GuestClient, Context) -> F,
@@ -113,7 +113,20 @@ impl Connection {
         F: Future<Output = ttrpc::Result<T>> + Send + 'static,
         T: Send + 'static,
     {
-        self.run(CALL, call(self.guest.clone(), context(CALL))).await
+        self.guest_within(CALL, call).await
+    }
+
+    /// One call of `hyperstart.v1.Guest`.
+    pub(crate) async fn guest_within<T, F>(
+        &self,
+        deadline: Option<Duration>,
+        call: impl FnOnce(GuestClient, Context) -> F,
+    ) -> Result<T, Cause>
+    where
+        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(deadline, call(self.guest.clone(), context(deadline))).await
     }
 
     /// One call of `grpc.Health`.

@@ -30,7 +30,9 @@
 mod connection;
 mod container;
 mod error;
+mod events;
 mod id;
+mod list;
 mod liveness;
 mod process;
 mod processes;
@@ -45,7 +47,9 @@ mod update;
 pub use connection::ConnectOptions;
 pub use container::{Container, ContainerOptions, GuestDevice};
 pub use error::{Code, Error, Result};
+pub use events::{Event, Events, Happened, NextEvent};
 pub use id::{ContainerId, ExecId};
+pub use list::{ContainerStatus, Listing, ProcessStatus, State, StreamStatus};
 pub use process::{ExitStatus, Process};
 pub use processes::{ProcessEntry, ProcessList};
 pub use sandbox::{

@@ -16,6 +16,11 @@ use crate::stdio::{Output, Stdin, Stream};
 pub struct ExitStatus(u8);
 
 impl ExitStatus {
+    /// None: what is no exit status.
+    pub(crate) fn from_wire(status: i32) -> Option<Self> {
+        u8::try_from(status).map(Self).ok()
+    }
+
     /// The exit code, or 128 + the number of the signal that killed it, as a shell reports it (POSIX sh, 2.8.2).
     pub fn code(self) -> u8 {
         self.0
@@ -84,7 +89,7 @@ impl Process {
             agent.wait_process(context, &request).await
         });
         let status = call.await.map_err(Cause::of("wait for process", self))?.status;
-        u8::try_from(status).map(ExitStatus).map_err(|_| {
+        ExitStatus::from_wire(status).ok_or_else(|| {
             Error::nonsense("wait for process", self, format_args!("exit status {status}"))
         })
     }

@@ -114,6 +114,8 @@ pub struct GuestDetails {
 #[derive(Clone)]
 pub struct Sandbox {
     connection: Arc<Connection>,
+    /// How the connection was made; none: out of a stream of the caller's.
+    address: Option<Arc<(Transport, ConnectOptions)>>,
 }
 
 impl Sandbox {
@@ -131,8 +133,18 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::connect`].
     pub async fn connect_with(transport: &Transport, options: ConnectOptions) -> Result<Self> {
-        let connection = connection::connect(transport, options).await?;
-        Ok(Self { connection: Arc::new(connection) })
+        let connection = Arc::new(connection::connect(transport, options).await?);
+        Ok(Self { connection, address: Some(Arc::new((transport.clone(), options))) })
+    }
+
+    /// The same guest over a new connection; none: only the caller could make one.
+    pub(crate) async fn reconnected(&self) -> Option<Result<Self>> {
+        let (transport, options) = self.address.as_deref()?;
+        Some(Self::connect_with(transport, *options).await)
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     /// Speaks to the guest at the other end of `stream`, which is past any greeting. Asks it nothing yet.
@@ -140,7 +152,7 @@ impl Sandbox {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn from_stream(stream: impl AsyncRead + AsyncWrite + Send + Sync + 'static) -> Self {
-        Self { connection: Arc::new(Connection::new(stream)) }
+        Self { connection: Arc::new(Connection::new(stream)), address: None }
     }
 
     /// Makes the sandbox, once, before the first container.

@@ -3,14 +3,17 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
+mod guest_service;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use hyperstart::Sandbox;
-use hyperstart_protocol::{Empty, agent, agent_ttrpc, guest, guest_ttrpc, health, health_ttrpc};
-use hyperstart_protocol::{PROTOCOL_MAJOR, oci};
+use hyperstart_protocol::{
+    Empty, agent, agent_ttrpc, guest, guest_ttrpc, health, health_ttrpc, oci,
+};
 use protobuf::Message;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
@@ -41,6 +44,10 @@ pub struct Guest {
     pub processes: Mutex<guest::ListProcessesResponse>,
     /// The exit status, once there is one.
     pub status: watch::Sender<Option<i32>>,
+    /// What Events tells; those that are no longer there are lost.
+    pub events: watch::Sender<Vec<guest::Event>>,
+    /// What List answers.
+    pub listing: Mutex<guest::ListResponse>,
 }
 
 /// How many bytes of a WriteStdin are taken at once: fewer than a chunk has.
@@ -275,33 +282,6 @@ impl health_ttrpc::Health for Guest {
             grpc_version: "0.0.1".to_owned(),
             ..Default::default()
         })
-    }
-}
-
-#[async_trait]
-impl guest_ttrpc::Guest for Guest {
-    async fn version(
-        &self,
-        _: &TtrpcContext,
-        _: guest::VersionRequest,
-    ) -> ttrpc::Result<guest::VersionResponse> {
-        Ok(guest::VersionResponse {
-            guest_version: "1.2.3".to_owned(),
-            protocol_major: PROTOCOL_MAJOR,
-            protocol_minor: 7,
-            capabilities: vec!["boot-receipt".to_owned()],
-            kernel_release: "6.12.0".to_owned(),
-            ..Default::default()
-        })
-    }
-
-    async fn list_processes(
-        &self,
-        _: &TtrpcContext,
-        request: guest::ListProcessesRequest,
-    ) -> ttrpc::Result<guest::ListProcessesResponse> {
-        self.note(format!("processes {}", request.container_id))?;
-        Ok(self.processes.lock().unwrap().clone())
     }
 }
 
