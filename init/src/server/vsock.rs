@@ -24,15 +24,16 @@ pub fn listen(port: u32) -> Result<VsockListener> {
         .context(|| format!("listen on vsock port {port}"))
 }
 
-/// Passes on the host's connections. A peer that is not the host, such as a container, is turned away unheard.
+/// Passes on the host's connections.
 pub async fn accept(listener: VsockListener, connections: mpsc::Sender<Socket>) {
+    while connections.send(Socket::new(next_of_host(&listener).await)).await.is_ok() {} // until the server ends
+}
+
+/// The host's next connection. A peer that is not the host, such as a container, is turned away unheard.
+pub async fn next_of_host(listener: &VsockListener) -> ShortWrites {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) if is_host(&peer) => {
-                if connections.send(Socket::new(ShortWrites(stream))).await.is_err() {
-                    return; // the server has ended
-                }
-            }
+            Ok((stream, peer)) if is_host(&peer) => return ShortWrites(stream),
             Ok((_, peer)) => log::warn!(
                 "vsock connection from CID {}: refused, only the host may call",
                 peer.cid()
@@ -64,7 +65,7 @@ pub async fn announce(port: u32) -> Result<()> {
 }
 
 /// Some vsock devices lose a write that is longer than a descriptor of theirs: none is.
-struct ShortWrites(VsockStream);
+pub struct ShortWrites(VsockStream);
 
 impl AsyncRead for ShortWrites {
     fn poll_read(
