@@ -43,8 +43,15 @@ fn main() {
     if word("fake.reset").is_some() {
         return;
     }
-    let qmp = UnixStream::connect(socket_of(&args, "qmp").unwrap()).unwrap();
     let stops = word("fake.stop").is_some();
+    if let Some(path) = socket_of(&args, "heir") {
+        let heirs = UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            heirs.incoming().for_each(|heir| serve_qmp(heir.unwrap(), stops))
+        });
+    }
+    let port = serial_server(&args);
+    let qmp = UnixStream::connect(socket_of(&args, "qmp").unwrap()).unwrap();
     std::thread::spawn(move || serve_qmp(qmp, stops));
     if let Some(text) = word("fake.console=") {
         println!("{}", text.replace('_', " "));
@@ -58,6 +65,14 @@ fn main() {
         (None, Some(_)) => "login: \n",
         (None, None) => hang(),
     };
+    if let Some(port) = port {
+        for agent in port.incoming() {
+            let mut agent = agent.unwrap();
+            if agent.write_all(line.as_bytes()).is_ok() {
+                echo_frames(agent);
+            }
+        }
+    }
     let mut agent = UnixStream::connect(socket_of(&args, "agent").unwrap()).unwrap();
     agent.write_all(line.as_bytes()).unwrap();
     if word("fake.hangup").is_some() {
@@ -75,13 +90,21 @@ fn socket_of(args: &[String], id: &str) -> Option<String> {
     chardev.split_once("path=").map(|(_, path)| path.to_owned())
 }
 
+/// Where the serial port's host side connects, if that is so.
+fn serial_server(args: &[String]) -> Option<UnixListener> {
+    let server = args.iter().any(|arg| arg.starts_with("socket,id=agent,server=on"));
+    server.then(|| UnixListener::bind(socket_of(args, "agent").unwrap()).unwrap())
+}
+
 fn serve_qmp(stream: UnixStream, stops: bool) {
     let status = if stops { "internal-error" } else { "running" };
     let mut writer = stream.try_clone().unwrap();
     writer.write_all(b"{\"QMP\": {}}\n").unwrap();
     for line in BufReader::new(stream).lines() {
-        let command: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let answer = serde_json::json!({"return": {"status": status}, "id": command["id"]});
+        let Ok(line) = line else { return };
+        let command: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let returned = serde_json::json!({"status": status, "running": !stops});
+        let answer = serde_json::json!({"return": returned, "id": command["id"]});
         writer.write_all(format!("{answer}\n").as_bytes()).unwrap();
         if command["execute"] == "query-status" && stops {
             writer.write_all(b"{\"event\": \"STOP\"}\n").unwrap();
@@ -100,7 +123,9 @@ fn echo_frames(mut agent: UnixStream) {
         let mut frame = header.to_vec();
         frame[8] = 2;
         Read::by_ref(&mut agent).take(u64::from(length)).read_to_end(&mut frame).unwrap();
-        agent.write_all(&frame).unwrap();
+        if agent.write_all(&frame).is_err() {
+            return;
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! `owner RUN_DIR KERNEL INITRD|ROOTFS.erofs [serial|vhost-user-vsock] [KERNEL WORDS...]` prints `launched QEMU_PID`,
 //! then `ready ADDRESS` or the error. `OWNER_MACHINE=pc` takes that board, `OWNER_DISKS=FILE:FILE` attaches images,
 //! `OWNER_MEMORY=MIB` sets the memory, `OWNER_PMEM=nvdimm` takes that device,
-//! `OWNER_ICOUNT=1` counts instructions.
+//! `OWNER_ICOUNT=1` counts instructions. With `OWNER_HEIR=1` the VM outlives it, `OWNER_HEIR=adopt` takes over the one in
+//! RUN_DIR.
 #![allow(clippy::print_stdout, reason = "an example")]
 
 use std::path::Path;
@@ -46,6 +47,7 @@ async fn main() {
         machine.pmem = PmemKind::Nvdimm;
     }
     machine.icount = std::env::var_os("OWNER_ICOUNT").is_some();
+    machine.outlives_owner = std::env::var_os("OWNER_HEIR").is_some();
     machine.cmdline = rest.iter().skip(1).cloned().collect();
     if let Err(err) = own(&machine, Path::new(run_dir)).await {
         println!("error: {err}");
@@ -53,7 +55,11 @@ async fn main() {
 }
 
 async fn own(machine: &Machine, run_dir: &Path) -> Result<()> {
-    let vm = Vm::launch(machine, run_dir).await?;
+    let heir = std::env::var("OWNER_HEIR").unwrap_or_default();
+    let vm = match heir.as_str() {
+        "adopt" => Vm::adopt(run_dir).await?.0,
+        _ => Vm::launch(machine, run_dir).await?,
+    };
     println!("launched {}", vm.pid());
     for index in 0..machine.disks.len() {
         println!("disk {index}: {:?}", vm.disk_device(index));

@@ -1,12 +1,13 @@
 //! The guest's console: kept in a bounded log, and understood as far as a failed boot needs it.
 //!
-//! QEMU writes the console to its stdout, and a task here copies it to the log and through a [`Transcript`], which
+//! QEMU writes the console to its stdout, which is a pipe: of a VM that outlives its owner one with a name, that QEMU
+//! itself holds open, so that an heir goes on reading where its predecessor was killed. A task here copies it to the log and through a [`Transcript`], which
 //! keeps the last lines, the kernel's panic line and init's last step. A guest that writes for ever fills no disk: at
 //! [`LOG_LIMIT`] the log is moved to `NAME.old` and begun anew. What the guest writes is data, never terminal
 //! control: the transcript holds printable text only (the log has the raw bytes).
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions as FileOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::process::ChildStdout;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
+use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
@@ -130,10 +131,39 @@ impl Console {
     pub fn read(stdout: ChildStdout, path: &Path) -> Result<Self> {
         let log = Log::create(path).map_err(Error::io(format!("make console log {path:?}")))?;
         let pipe = Receiver::from_owned_fd(stdout.into()).map_err(Error::io("read the console"))?;
-        let transcript = Arc::new(Mutex::new(Transcript::default()));
-        let (report, progress) = watch::channel(Progress::default());
+        Ok(Self::copy(pipe, log, Transcript::default()))
+    }
+
+    /// The same of a pipe with a name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the log cannot be made.
+    pub fn read_named(pipe: Receiver, path: &Path) -> Result<Self> {
+        let log = Log::create(path).map_err(Error::io(format!("make console log {path:?}")))?;
+        Ok(Self::copy(pipe, log, Transcript::default()))
+    }
+
+    /// Goes on with a log that another owner has begun.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the pipe or the log cannot be opened.
+    pub fn resume(pipe: &Path, path: &Path) -> Result<Self> {
+        let operation = || format!("go on with console log {path:?}");
+        let said = fs::read(path).unwrap_or_default(); // none: it was being begun anew
+        let mut transcript = Transcript::default();
+        transcript.push(&said);
+        let log = Log::append(path).map_err(Error::io(operation()))?;
+        let pipe = OpenOptions::new().open_receiver(pipe).map_err(Error::io(operation()))?;
+        Ok(Self::copy(pipe, log, transcript))
+    }
+
+    fn copy(pipe: Receiver, log: Log, transcript: Transcript) -> Self {
+        let panicked = transcript.panic().is_some();
+        let path = log.path.clone();
+        let transcript = Arc::new(Mutex::new(transcript));
+        let (report, progress) = watch::channel(Progress { panicked, closed: false });
         tokio::spawn(copy(pipe, log, Arc::clone(&transcript), report));
-        Ok(Self { log: path.to_owned(), transcript, progress })
+        Self { log: path, transcript, progress }
     }
 
     /// Where the log is.
@@ -206,6 +236,12 @@ impl Log {
         Ok(Self { path: path.to_owned(), file: Some(create_private(path)?), bytes: 0 })
     }
 
+    fn append(path: &Path) -> io::Result<Self> {
+        let file = FileOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file: Some(file), bytes })
+    }
+
     fn write(&mut self, bytes: &[u8]) {
         if let Err(err) = self.try_write(bytes) {
             log::warn!("write console log {:?}: {err}: the rest is lost", self.path);
@@ -227,7 +263,7 @@ impl Log {
 
 /// An empty file of mode 0600, in place of whatever was there.
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    FileOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -4,16 +4,19 @@
 //! QMP connection that breaks. They are told apart by what QEMU says and how it ends: a guest ends it with success and
 //! without a word.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tokio::net::UnixListener;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tokio::net::unix::pipe;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use crate::boot::{self, Evidence};
-use crate::console::{Console, create_private};
+use crate::console::{Console, Transcript, create_private};
 use crate::error::{Error, Result};
 use crate::process::{Exit, Process};
 use crate::qmp::Qmp;
@@ -24,6 +27,10 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const END_DEADLINE: Duration = Duration::from_secs(2);
 /// How much of what QEMU says about a guest that it has stopped is quoted.
 const STOP_LINES: usize = 3;
+
+/// In the run directory: what QEMU says, and what its guest does.
+const STDERR: &str = "qemu.log";
+const CONSOLE: &str = "console.log";
 
 /// A QEMU process.
 #[derive(Debug)]
@@ -36,17 +43,64 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Starts `command` with its logs in `run_dir`.
-    pub(crate) fn start(mut command: Command, run_dir: &Path, memory_mib: u32) -> Result<Self> {
-        let stderr = run_dir.join("qemu.log");
+    /// Starts `command` with its logs in `run_dir`. Its console is the pipe of that name, if one is given.
+    pub(crate) fn start(
+        mut command: Command,
+        run_dir: &Path,
+        memory_mib: u32,
+        pipe: Option<&Path>,
+    ) -> Result<Self> {
+        let stderr = run_dir.join(STDERR);
         let log = create_private(&stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let console_log = run_dir.join(CONSOLE);
+        let named = match pipe {
+            None => None,
+            Some(pipe) => {
+                let (reader, writer) =
+                    make_pipe(pipe).map_err(Error::io(format!("make pipe {pipe:?}")))?;
+                command.stdout(writer);
+                Some(reader)
+            }
+        };
         let started = Instant::now();
         let process = Process::spawn("qemu", command)?;
-        let stdout = process.take_stdout().ok_or(std::io::ErrorKind::BrokenPipe.into());
-        let stdout = stdout.map_err(Error::io("read the console"))?;
-        let console = Console::read(stdout, &run_dir.join("console.log"))?;
+        let console = match named {
+            Some(reader) => Console::read_named(reader, &console_log)?,
+            None => {
+                let stdout = process.take_stdout().ok_or(io::ErrorKind::BrokenPipe.into());
+                let stdout = stdout.map_err(Error::io("read the console"))?;
+                Console::read(stdout, &console_log)?
+            }
+        };
         Ok(Self { process, console, stderr, memory_mib, started })
+    }
+
+    /// Takes over one that another owner has started.
+    pub(crate) fn adopt(
+        process: Process,
+        run_dir: &Path,
+        memory_mib: u32,
+        pipe: &Path,
+    ) -> Result<Self> {
+        let console = Console::resume(pipe, &run_dir.join(CONSOLE))?;
+        let stderr = run_dir.join(STDERR);
+        Ok(Self { process, console, stderr, memory_mib, started: Instant::now() })
+    }
+
+    /// The control connection of an heir.
+    pub(crate) async fn reconnect(&self, monitor: &Path) -> Result<Qmp> {
+        let connected = async {
+            let stream = UnixStream::connect(monitor).await;
+            let stream = stream.map_err(Error::io(format!("connect to {monitor:?}")))?;
+            let qmp = Qmp::open(stream).await?;
+            qmp.learn_status().await?;
+            Ok(qmp)
+        };
+        tokio::select! {
+            connected = connected => connected,
+            _ = self.process.wait() => Err(self.explain(self.started.elapsed()).await),
+        }
     }
 
     /// QEMU's control connection, in command mode, once QEMU has built the whole machine.
@@ -134,6 +188,10 @@ impl Instance {
             .unwrap_or_default()
     }
 
+    pub(crate) fn memory_mib(&self) -> u32 {
+        self.memory_mib
+    }
+
     pub(crate) fn console(&self) -> &Console {
         &self.console
     }
@@ -149,4 +207,26 @@ impl Instance {
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// What the logs say of a QEMU that ended while nobody watched it.
+pub(crate) fn explain_ended(run_dir: &Path, memory_mib: u32) -> Error {
+    let mut console = Transcript::default();
+    console.push(&fs::read(run_dir.join(CONSOLE)).unwrap_or_default()); // what is there must do
+    let stderr = fs::read(run_dir.join(STDERR)).unwrap_or_default();
+    boot::explain(Evidence {
+        exit: Some(Exit::Unknown),
+        memory_mib,
+        waited: Duration::ZERO,
+        console,
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    })
+}
+
+/// A pipe with a name. Its writing end can be read too, so that it never is without a reader: what is written while
+/// nobody reads waits.
+fn make_pipe(path: &Path) -> io::Result<(pipe::Receiver, File)> {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+    let writer = File::options().read(true).write(true).open(path)?;
+    Ok((pipe::OpenOptions::new().open_receiver(path)?, writer))
 }

@@ -18,7 +18,8 @@
 //!
 //! What is promised: every wait has a deadline; every failure to boot has an error variant of its own that names the
 //! object and the next step; and whatever dies first (QEMU, a daemon, the caller, even by SIGKILL), no process, socket
-//! or temporary file is left. How: children get SIGKILL when the caller dies ([`process`]), and a guardian removes what
+//! or temporary file is left, unless the machine is to outlive its owner for an heir ([`Machine::outlives_owner`],
+//! [`Vm::adopt`]). How: children get SIGKILL when the caller dies ([`process`]), and a guardian removes what
 //! was on disk ([`rundir`]). `Vm` must live inside a tokio runtime with I/O and time enabled.
 
 pub mod accel;
@@ -26,6 +27,7 @@ pub mod boot;
 pub mod console;
 pub mod error;
 mod instance;
+mod kept;
 mod line;
 pub mod machine;
 pub mod mux;
@@ -41,9 +43,10 @@ pub mod vsock;
 
 pub use accel::Accel;
 pub use error::{Error, Result};
+pub use kept::end_remains;
 pub use machine::{Boot, Disk, Machine, MachineKind, PmemKind, Share, TransportKind};
 pub use plug::Plugged;
 pub use process::Exit;
 pub use qemu::DiskDevice;
-pub use rundir::RunDir;
+pub use rundir::{Heir, RunDir};
 pub use vm::{AgentAddress, Vm};

@@ -142,6 +142,9 @@ pub struct Machine {
     pub icount: bool,
     /// A TCG plugin, as QEMU's `-plugin` takes it. TCG only.
     pub plugin: Option<String>,
+    /// The VM lives on when its owner is killed, for an heir that takes it over ([`Vm::adopt`](crate::Vm::adopt)); else
+    /// it dies with its owner. Dropping the [`Vm`](crate::Vm) ends it in any case.
+    pub outlives_owner: bool,
     /// More arguments for QEMU, unchecked: for tests and benches.
     pub qemu_args: Vec<OsString>,
 }
@@ -176,6 +179,7 @@ impl Machine {
             cmdline: Vec::new(),
             icount: false,
             plugin: None,
+            outlives_owner: false,
             qemu_args: Vec::new(),
         }
     }

@@ -7,14 +7,24 @@
 //! taken for another's.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::machine::Disk;
 use crate::plan::disk_facts;
 use crate::qemu::{DiskDevice, Slot};
 use crate::qmp::Qmp;
+
+/// How the id of a plugging begins; the slot's number follows.
+const ID: &str = "plug";
+
+impl Slot {
+    fn device(&self) -> DiskDevice {
+        DiskDevice { driver: "blk", source: self.pci_path.clone(), path: String::new() }
+    }
+}
 
 /// The slots of a VM.
 #[derive(Debug)]
@@ -38,6 +48,14 @@ pub struct Plugged {
 }
 
 impl Plugged {
+    /// One that an earlier owner has added; `None` if the id is none of ours.
+    fn known(id: &str, slots: &[Slot]) -> Option<Self> {
+        let (index, _) = id.strip_prefix(ID)?.split_once('-')?;
+        let index: usize = index.parse().ok()?;
+        let device = slots.get(index)?.device();
+        Some(Self { index, id: id.to_owned(), device })
+    }
+
     /// Where it is in the guest: a storage's driver and source. It has no path that is known.
     pub fn device(&self) -> &DiskDevice {
         &self.device
@@ -52,6 +70,25 @@ impl Plugs {
     pub(crate) fn new(slots: Vec<Slot>) -> Self {
         let used = vec![false; slots.len()];
         Self { slots, table: Mutex::new(Table { used, pluggings: 0 }) }
+    }
+
+    /// Those of a VM that another owner has had, and what is in them. Later ids are not those of that owner's either: the
+    /// clock says how many there may have been.
+    pub(crate) async fn adopt(qmp: &Qmp, slots: Vec<Slot>) -> Result<(Self, Vec<Plugged>)> {
+        let devices = qmp.execute("qom-list", json!({"path": "/machine/peripheral"})).await?;
+        let plugs = Self::new(slots);
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        plugs.table().pluggings = since_1970.as_secs();
+        let mut found = Vec::new();
+        for device in devices.as_array().into_iter().flatten() {
+            let id = device.get("name").and_then(Value::as_str).unwrap_or_default();
+            let Some(plugged) = Plugged::known(id, &plugs.slots) else { continue };
+            if let Some(used) = plugs.table().used.get_mut(plugged.index) {
+                *used = true;
+            }
+            found.push(plugged);
+        }
+        Ok((plugs, found))
     }
 
     pub(crate) async fn attach(&self, qmp: &Qmp, disk: &Disk) -> Result<Plugged> {
@@ -104,9 +141,8 @@ impl Plugs {
         };
         *used = true;
         *pluggings += 1;
-        let device =
-            DiskDevice { driver: "blk", source: slot.pci_path.clone(), path: String::new() };
-        Ok((slot, Plugged { index, id: format!("plug{pluggings}"), device }))
+        let id = format!("{ID}{index}-{pluggings}");
+        Ok((slot, Plugged { index, id, device: slot.device() }))
     }
 
     fn free(&self, index: usize) {
@@ -129,12 +165,17 @@ mod tests {
         let slot = |bus: &str| Slot { bus: bus.into(), address: 0, pci_path: "04/00".into() };
         let plugs = Plugs::new(vec![slot("a"), slot("b")]);
         let (first, plugged) = plugs.take().unwrap();
-        assert_eq!((first.bus.as_str(), plugged.id.as_str()), ("a", "plug1"));
+        assert_eq!((first.bus.as_str(), plugged.id.as_str()), ("a", "plug0-1"));
         assert_eq!(plugged.device().source, "04/00");
-        assert_eq!(plugs.take().unwrap().0.bus, "b");
+        let (second, other) = plugs.take().unwrap();
+        assert_eq!(second.bus, "b");
+        assert_eq!(Plugged::known(&other.id, &plugs.slots).unwrap().index, 1);
+        for strange in ["disk0", "plug9-1", "plugx", "plug1"] {
+            assert!(Plugged::known(strange, &plugs.slots).is_none(), "{strange}");
+        }
         assert!(matches!(plugs.take(), Err(Error::NoSlot { slots: 2 })));
         plugs.free(plugged.index);
         let (again, plugged) = plugs.take().unwrap();
-        assert_eq!((again.bus.as_str(), plugged.id.as_str()), ("a", "plug3"));
+        assert_eq!((again.bus.as_str(), plugged.id.as_str()), ("a", "plug0-3"));
     }
 }

@@ -1,6 +1,6 @@
-//! Children that never outlive their owner: QEMU and the helper daemons.
+//! Children that never outlive their owner, unless a machine says so: QEMU and the helper daemons.
 //!
-//! A child must be gone when its owner is, however the owner ends. `Drop` sees to it when the owner lives long
+//! A child that is [`tied`] must be gone when its owner is, however the owner ends. `Drop` sees to it when the owner lives long
 //! enough; for SIGKILL the kernel must: PR_SET_PDEATHSIG, see prctl(2). Setting it between fork and exec takes
 //! `unsafe`, which this workspace keeps out of host crates, so util-linux's `setpriv` sets it and becomes the
 //! program; it costs about 2 ms and keeps the pid. Two traps of that signal are closed here:
@@ -10,10 +10,14 @@
 //!
 //! Children are process groups of their own (a Ctrl-C in the owner's terminal is the owner's business). The exit is
 //! known by pidfd, and only this file reaps.
+//!
+//! A child that is [`loose`] lives on for an heir, which finds it by the mark in its environment and knows of its end by
+//! pidfd too, though not how it ended.
 
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
@@ -21,7 +25,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
@@ -33,6 +38,8 @@ pub enum Exit {
     Status(i32),
     /// This signal killed it.
     Signal(i32),
+    /// It has ended; how, only a parent is told, and it was taken over from another owner.
+    Unknown,
 }
 
 impl Exit {
@@ -61,12 +68,17 @@ impl fmt::Display for Exit {
                 f.write_str("was killed by SIGKILL (by hand, or by the host's OOM killer)")
             }
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
+            Self::Unknown => f.write_str("has ended"),
         }
     }
 }
 
 /// How long `Drop` waits for a killed child: longer only if the kernel holds it in an uninterruptible sleep.
 const REAP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often [`end_marked`] looks, and how long after each look: a child that is between fork and exec has no mark yet.
+const LOOKS: u32 = 2;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A running child, killed and reaped when dropped.
 #[derive(Debug)]
@@ -80,6 +92,8 @@ pub struct Process {
 #[derive(Debug)]
 enum State {
     Running(Child),
+    /// Another owner's child.
+    Adopted,
     Ended(Exit),
 }
 
@@ -103,6 +117,21 @@ impl Process {
         Ok(Self { name, pid, pidfd, state: Mutex::new(state) })
     }
 
+    /// Takes over a [`loose`] child of an owner that is gone. `None`: it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be watched.
+    pub fn adopt(name: &'static str, pid: u32, mark: &Path) -> Result<Option<Self>> {
+        let pidfd = match watch(pid) {
+            Ok(pidfd) => pidfd,
+            Err(err) if err.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+            Err(err) => return Err(Error::io(format!("watch {name}"))(err)),
+        };
+        // Asked after the pidfd was taken: what it stands for has the mark, whoever had that pid before.
+        let ours = has_mark(pid, mark);
+        Ok(ours.then_some(Self { name, pid, pidfd, state: Mutex::new(State::Adopted) }))
+    }
+
     /// The process id: the kernel's, valid until the process was waited for.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -112,7 +141,7 @@ impl Process {
     pub fn take_stdin(&self) -> Option<ChildStdin> {
         match &mut *self.state() {
             State::Running(child) => child.stdin.take(),
-            State::Ended(_) => None,
+            State::Adopted | State::Ended(_) => None,
         }
     }
 
@@ -120,7 +149,7 @@ impl Process {
     pub fn take_stdout(&self) -> Option<ChildStdout> {
         match &mut *self.state() {
             State::Running(child) => child.stdout.take(),
-            State::Ended(_) => None,
+            State::Adopted | State::Ended(_) => None,
         }
     }
 
@@ -129,6 +158,15 @@ impl Process {
         let mut state = self.state();
         match &mut *state {
             State::Ended(exit) => Some(*exit),
+            State::Adopted => {
+                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                let mut pidfd = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+                let ended = poll(&mut pidfd, Some(&now)).is_ok_and(|ready| ready > 0);
+                ended.then(|| {
+                    *state = State::Ended(Exit::Unknown);
+                    Exit::Unknown
+                })
+            }
             State::Running(child) => {
                 let exit = match child.try_wait() {
                     Ok(status) => status?.into(),
@@ -164,9 +202,15 @@ impl Process {
 
     /// Sends SIGKILL, if it still runs. The exit is a fact only when [`Process::wait`] says so.
     pub fn kill(&self) {
-        if let State::Running(child) = &mut *self.state()
-            && let Err(err) = child.kill()
-        {
+        let killed = match &mut *self.state() {
+            State::Running(child) => child.kill(),
+            State::Adopted => match pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => Ok(()),
+                Err(err) => Err(err.into()),
+            },
+            State::Ended(_) => Ok(()),
+        };
+        if let Err(err) = killed {
             log::warn!("kill {}: {err}", self.name);
         }
     }
@@ -229,6 +273,70 @@ pub fn tied(program: &Path) -> Command {
     command.args(["--", "/bin/sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
     command.arg(std::process::id().to_string()).arg(program);
     command
+}
+
+/// In the environment of each [`loose`] child: whose it is.
+const MARK: &str = "HYPERSTART_VM";
+
+/// A command for `program` that lives on when this process dies, and that can get no privilege any more. It is found by
+/// its `mark`, the directory that its owner has for it.
+pub fn loose(program: &Path, mark: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--no-new-privs");
+    if may_drop_capabilities() {
+        command.args(["--bounding-set", KEPT]);
+    }
+    command.arg("--").arg(program).env(MARK, mark);
+    command
+}
+
+/// Whether the process has the mark. One that is gone has none.
+fn has_mark(pid: u32, mark: &Path) -> bool {
+    let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let wanted = [MARK.as_bytes(), b"=", mark.as_os_str().as_bytes()].concat();
+    environment.split(|&byte| byte == 0).any(|variable| variable == wanted)
+}
+
+/// Kills all that has the mark, and waits until it is gone. What is being started in this moment is met by the next look.
+///
+/// # Errors
+/// [`Error::Io`] if /proc cannot be read, or one of them does not end within 5 s.
+pub fn end_marked(mark: &Path) -> Result<()> {
+    let operation = || format!("end what is left of {mark:?}");
+    for _ in 0..LOOKS {
+        let processes = std::fs::read_dir("/proc").map_err(Error::io(operation()))?;
+        for entry in processes.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if has_mark(pid, mark) {
+                end(pid, mark).map_err(Error::io(operation()))?;
+            }
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+fn end(pid: u32, mark: &Path) -> io::Result<()> {
+    let pid_raw =
+        i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let pidfd = match pidfd_open(pid_raw, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        pidfd => pidfd?,
+    };
+    if !has_mark(pid, mark) {
+        return Ok(()); // another has the pid by now
+    }
+    match pidfd_send_signal(&pidfd, Signal::KILL) {
+        Err(Errno::SRCH) => return Ok(()),
+        sent => sent?,
+    }
+    let deadline = Timespec { tv_sec: REAP_DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&deadline))? {
+        0 => Err(io::Error::other(format!("pid {pid} does not end"))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether we have capabilities that a child would inherit, as root does, and the one to take some away.

@@ -5,6 +5,8 @@
 //!
 //! - QEMU is the *client* of its control and serial sockets: no polling for sockets to appear, and a QEMU that starts
 //!   after its owner has died finds nobody listening and ends.
+//! - A VM that outlives its owner is the server of a second control socket and of its serial one, for an heir. The
+//!   first control socket still is ours, so that nothing starts for an owner that has died.
 //! - The console is QEMU's stdout: its end of file says that all output was seen.
 //! - Every PCI device is given its slot, so that disks have the same names in the guest whatever else there is.
 //! - Slots for later disks are root ports on q35, whose bus 0 takes none, and free places of bus 0 on pc. ACPI tells the
@@ -41,6 +43,8 @@ pub struct Wiring {
     pub clocks: Clocks,
     /// The socket on which we wait for QEMU's control connection.
     pub qmp: PathBuf,
+    /// The socket on which QEMU waits for an heir's control connection, if the VM outlives its owner.
+    pub monitor: Option<PathBuf>,
     /// How bytes reach the agent.
     pub channel: Channel,
     /// The size of the rootfs image in bytes; 0 with an initrd.
@@ -87,10 +91,12 @@ pub enum Channel {
         /// The host's port for READY.
         ready_port: u32,
     },
-    /// A virtio-serial port, whose host side is a connection to our socket.
+    /// A virtio-serial port, whose host side is a socket.
     Serial {
-        /// Our socket.
+        /// The socket.
         socket: PathBuf,
+        /// QEMU listens there and takes one connection after the other; else we listen, and QEMU connects once.
+        listens: bool,
     },
 }
 
@@ -352,6 +358,12 @@ impl Args {
     fn console_and_control(&mut self, wiring: &Wiring) {
         self.add("-chardev", "stdio,id=console,signal=off");
         self.add("-serial", "chardev:console");
+        if let Some(monitor) = &wiring.monitor {
+            // Before the other: a QEMU that has connected to its owner can be reached by an heir.
+            let listens = Opt::new("socket,id=heir,server=on,wait=off").path("path", monitor);
+            self.add("-chardev", listens);
+            self.add("-mon", "chardev=heir,mode=control");
+        }
         self.add("-chardev", Opt::new("socket,id=qmp,server=off").path("path", &wiring.qmp));
         self.add("-mon", "chardev=qmp,mode=control");
     }
@@ -404,8 +416,10 @@ impl Args {
                 let device = self.device("vhost-user-vsock").text("chardev=vsock");
                 self.add("-device", device);
             }
-            Channel::Serial { socket } => {
-                self.add("-chardev", Opt::new("socket,id=agent,server=off").path("path", socket));
+            Channel::Serial { socket, listens } => {
+                let server = if *listens { "server=on,wait=off" } else { "server=off" };
+                let chardev = Opt::new(format!("socket,id=agent,{server}")).path("path", socket);
+                self.add("-chardev", chardev);
                 let bus = self.device("virtio-serial").text("id=serial,max_ports=2");
                 self.add("-device", bus);
                 self.add(

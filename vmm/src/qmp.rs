@@ -41,6 +41,8 @@ struct Told {
 pub struct Qmp {
     requests: mpsc::Sender<Request>,
     told: watch::Receiver<Told>,
+    /// It stood still before there were events for us.
+    known_stopped: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Qmp {
             return Err(failed("greeting", "the peer does not speak QMP"));
         }
         tokio::spawn(connection.serve(queue));
-        let qmp = Self { requests, told };
+        let qmp = Self { requests, told, known_stopped: watch::Sender::new(false) };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok(qmp)
     }
@@ -147,8 +149,20 @@ impl Qmp {
         }
     }
 
+    /// Learns whether the guest stands still: another owner may have had the event.
+    pub(crate) async fn learn_status(&self) -> Result<()> {
+        let answer = self.execute("query-status", json!({})).await?;
+        if answer.get("running").and_then(Value::as_bool) == Some(false) {
+            self.known_stopped.send_replace(true);
+        }
+        Ok(())
+    }
+
     /// Waits until the guest stands still: QEMU has stopped it, and ends only when it is told to.
     pub async fn stopped(&self) {
+        if *self.known_stopped.borrow() {
+            return;
+        }
         if self.told.clone().wait_for(|told| told.stopped).await.is_err() {
             // The connection has ended without it: QEMU is gone, which others see.
             std::future::pending::<()>().await;

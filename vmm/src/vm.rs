@@ -6,7 +6,8 @@
 //! ```
 //!
 //! In the run directory, which is the caller's, stay the logs: `console.log` and `qemu.log`. Sockets live in its
-//! subdirectory `vm`, which goes away with the VM even if the owner is killed (see `rundir`).
+//! subdirectory `vm`, which goes away with the VM even if the owner is killed (see `rundir`). A VM that outlives its
+//! owner has there what an heir needs (see `kept`).
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,17 +20,20 @@ use tokio::time::{Instant, timeout};
 use crate::accel::Accel;
 use crate::error::{Error, Result};
 use crate::instance::{END_DEADLINE, Instance};
+use crate::kept::{self, Kept};
 use crate::machine::{Disk, Machine};
 use crate::mux::Mux;
 use crate::plan::{Plan, Transport};
 use crate::plug::{Plugged, Plugs};
-use crate::process::{Exit, tied};
+use crate::process::{Exit, loose, tied};
 use crate::qemu::{self, Channel, DiskDevice, Wiring};
 use crate::qmp::Qmp;
 use crate::rundir::{RunDir, make_private, make_private_directories};
 use crate::serial::SerialPort;
 use crate::vsock::{self, Daemon, ReadyPort};
 
+/// In the run directory, and gone with the VM.
+pub(crate) const DIRECTORY: &str = "vm";
 /// How often a context id is drawn: one in 2^31 is taken for each VM of the host.
 const CID_DRAWS: u32 = 5;
 
@@ -74,9 +78,22 @@ pub struct Vm {
     _dir: RunDir,
 }
 
+/// What a [`Vm`] is put together from, by its first owner or by an heir.
+pub(crate) struct Parts {
+    pub(crate) qemu: Instance,
+    pub(crate) qmp: Qmp,
+    pub(crate) readiness: Readiness,
+    pub(crate) daemon: Option<Daemon>,
+    pub(crate) disks: Vec<DiskDevice>,
+    pub(crate) plugs: Plugs,
+    pub(crate) address: AgentAddress,
+    pub(crate) accel: Accel,
+    pub(crate) dir: RunDir,
+}
+
 /// Whether the guest has said READY, and where it will.
 #[derive(Debug)]
-enum Readiness {
+pub(crate) enum Readiness {
     Port(ReadyPort),
     Serial(SerialPort),
     Ready,
@@ -113,6 +130,12 @@ impl Vm {
                 result => return result,
             }
         }
+    }
+
+    pub(crate) fn of(parts: Parts) -> Self {
+        let Parts { qemu, qmp, readiness, daemon, disks, plugs, address, accel, dir } = parts;
+        let (readiness, mux) = (Mutex::new(readiness), OnceLock::new());
+        Self { qemu, qmp, readiness, mux, daemon, disks, plugs, address, accel, _dir: dir }
     }
 
     /// Waits until the guest says that it is ready, at most `deadline` from now. Returns at once when it has said so.
@@ -283,42 +306,53 @@ impl Readiness {
 impl Plan {
     /// One attempt to start what was planned.
     async fn launch(&self, machine: &Machine, run_dir: &Path) -> Result<Vm> {
-        let dir = RunDir::create(run_dir.join("vm"))?;
+        let outlives = machine.outlives_owner;
+        let make_dir = if outlives { RunDir::unguarded } else { RunDir::create };
+        let dir = make_dir(run_dir.join(DIRECTORY))?;
         let path = |name: &str| dir.path().join(name);
-        let (channel, readiness, address, daemon) = self.wire(dir.path()).await?;
+        let (channel, readiness, address, daemon) = self.wire(dir.path(), outlives).await?;
         let wiring = Wiring {
             accel: self.accel,
             needs_rng: self.needs_rng,
             sandbox: self.sandbox,
             clocks: self.clocks,
             qmp: path("qmp.sock"),
+            monitor: outlives.then(|| path(kept::MONITOR)),
             channel,
             rootfs_bytes: self.rootfs_bytes,
             disks: self.disks.clone(),
             privileged: rustix::process::geteuid().is_root(),
         };
         let control = vsock::bind(&wiring.qmp)?;
-        let mut command = tied(&self.qemu);
+        let mut command = if outlives { loose(&self.qemu, dir.path()) } else { tied(&self.qemu) };
         command.args(qemu::arguments(machine, &wiring));
         log::debug!("vm: start {command:?}");
-        let qemu = Instance::start(command, run_dir, machine.memory_mib)?;
+        let pipe = outlives.then(|| path(kept::CONSOLE_PIPE));
+        let qemu = Instance::start(command, run_dir, machine.memory_mib, pipe.as_deref())?;
         let qmp = qemu.connect(&control).await?;
-        Ok(Vm {
-            qemu,
-            qmp,
-            readiness: Mutex::new(readiness),
-            mux: OnceLock::new(),
-            daemon,
-            disks: qemu::disk_devices(machine, &wiring),
-            plugs: Plugs::new(qemu::slots(machine, &wiring)),
-            address,
-            accel: wiring.accel,
-            _dir: dir,
-        })
+        let (disks, slots) = (qemu::disk_devices(machine, &wiring), qemu::slots(machine, &wiring));
+        if outlives {
+            Kept {
+                qemu: qemu.pid(),
+                daemon: daemon.as_ref().map(Daemon::pid),
+                memory_mib: qemu.memory_mib(),
+                accel: wiring.accel,
+                address: address.clone(),
+                disks: disks.clone(),
+                slots: slots.clone(),
+            }
+            .save(dir.path())?;
+        }
+        let (plugs, accel) = (Plugs::new(slots), wiring.accel);
+        Ok(Vm::of(Parts { qemu, qmp, readiness, daemon, disks, plugs, address, accel, dir }))
     }
 
     /// Makes the host's side of the transport.
-    async fn wire(&self, dir: &Path) -> Result<(Channel, Readiness, AgentAddress, Option<Daemon>)> {
+    async fn wire(
+        &self,
+        dir: &Path,
+        outlives: bool,
+    ) -> Result<(Channel, Readiness, AgentAddress, Option<Daemon>)> {
         match &self.transport {
             Transport::VhostVsock => {
                 let cid = vsock::random_cid()?;
@@ -327,7 +361,7 @@ impl Plan {
                 Ok((Channel::VhostVsock { cid, ready_port }, Readiness::Port(port), address, None))
             }
             Transport::VhostUserVsock { daemon } => {
-                let daemon = Daemon::start(daemon, dir).await?;
+                let daemon = Daemon::start(daemon, dir, outlives).await?;
                 let port = ReadyPort::behind_daemon(&daemon.uds)?;
                 let channel = Channel::VhostUserVsock {
                     socket: daemon.vhost.clone(),
@@ -337,11 +371,15 @@ impl Plan {
                 Ok((channel, Readiness::Port(port), address, Some(daemon)))
             }
             Transport::Serial => {
-                let socket = dir.join("serial.sock");
+                let socket = dir.join(kept::SERIAL);
                 let agent = dir.join("agent.sock");
-                let port = SerialPort::listen(&socket, &agent)?;
+                let port = match outlives {
+                    true => SerialPort::connect(&socket, &agent, false)?,
+                    false => SerialPort::listen(&socket, &agent)?,
+                };
+                let channel = Channel::Serial { socket, listens: outlives };
                 let address = AgentAddress::Unix { path: agent };
-                Ok((Channel::Serial { socket }, Readiness::Serial(port), address, None))
+                Ok((channel, Readiness::Serial(port), address, None))
             }
         }
     }

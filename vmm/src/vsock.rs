@@ -28,7 +28,7 @@ use crate::boot;
 use crate::console::create_private;
 use crate::error::{Error, Result};
 use crate::line;
-use crate::process::{Process, find_program, search_path, tied};
+use crate::process::{Process, find_program, loose, search_path, tied};
 
 /// The context id behind a daemon: nobody else sees it.
 pub const DAEMON_CID: u32 = 3;
@@ -36,6 +36,10 @@ pub const DAEMON_CID: u32 = 3;
 const ANY_PORT: u32 = u32::MAX;
 /// The daemon's program.
 const DAEMON: &str = "vhost-device-vsock";
+/// In its directory.
+const DAEMON_LOG: &str = "vhost-device-vsock.log";
+const VHOST: &str = "vhost.sock";
+const UDS: &str = "vsock.sock";
 /// How long the daemon may take until it listens.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
 /// The longest path of a unix socket (sun_path, less its end).
@@ -221,14 +225,14 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Daemon`] if it ends or does not listen within 20 s, [`Error::Io`] if it cannot be started.
-    pub async fn start(program: &Path, dir: &Path) -> Result<Self> {
-        let vhost = dir.join("vhost.sock");
-        let uds = dir.join("vsock.sock");
+    pub async fn start(program: &Path, dir: &Path, outlives_owner: bool) -> Result<Self> {
+        let vhost = dir.join(VHOST);
+        let uds = dir.join(UDS);
         check_socket_path(&vhost)?;
         check_socket_path(&uds)?;
-        let stderr = dir.join("vhost-device-vsock.log");
+        let stderr = dir.join(DAEMON_LOG);
         let log = create_private(&stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
-        let mut command = tied(program);
+        let mut command = if outlives_owner { loose(program, dir) } else { tied(program) };
         command.arg("--guest-cid").arg(DAEMON_CID.to_string());
         command.arg("--socket").arg(&vhost).arg("--uds-path").arg(&uds);
         command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -238,6 +242,32 @@ impl Daemon {
             make_private(socket)?; // it made them by the caller's umask
         }
         Ok(daemon)
+    }
+
+    /// Takes over one that another owner has started with its sockets in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Daemon`] if it has ended.
+    pub fn adopt(pid: u32, dir: &Path) -> Result<Self> {
+        let stderr = dir.join(DAEMON_LOG);
+        match Process::adopt(DAEMON, pid, dir)? {
+            Some(process) => {
+                Ok(Self { process, stderr, vhost: dir.join(VHOST), uds: dir.join(UDS) })
+            }
+            None => {
+                let stderr = fs::read(&stderr).unwrap_or_default(); // the failure is said anyway
+                Err(Error::Daemon {
+                    name: DAEMON,
+                    detail: "it has ended".to_owned(),
+                    stderr: boot::quote(&String::from_utf8_lossy(&stderr)),
+                })
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Waits until it has ended, which it must not, and says so.

@@ -257,6 +257,15 @@ async fn two_vms_do_not_share_a_run_directory() {
 
 /// An owner in a process of its own, with stand-ins for QEMU and the daemon.
 fn spawn_owner(setup: &Setup, transport: &str) -> Child {
+    spawn_owner_with(setup, transport, &[], &[])
+}
+
+fn spawn_owner_with(
+    setup: &Setup,
+    transport: &str,
+    variables: &[(&str, &str)],
+    words: &[&str],
+) -> Child {
     let bin = setup.dir.path().join("bin");
     if !bin.exists() {
         fs::create_dir(&bin).unwrap();
@@ -268,7 +277,12 @@ fn spawn_owner(setup: &Setup, transport: &str) -> Child {
         .arg(setup.run_dir())
         .arg(setup.dir.path().join("vmlinux"))
         .arg(setup.dir.path().join("initrd.img"));
-    owner.arg(transport).env("PATH", path).env("HYPERSTART_QEMU", example("fake_qemu"));
+    owner
+        .arg(transport)
+        .args(words)
+        .envs(variables.iter().copied())
+        .env("PATH", path)
+        .env("HYPERSTART_QEMU", example("fake_qemu"));
     owner.stdout(Stdio::piped()).spawn().unwrap()
 }
 
@@ -317,6 +331,53 @@ fn an_owner_that_is_killed_while_it_launches_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(delay));
         owner.kill().unwrap();
         owner.wait().unwrap();
+        assert_nothing_left_soon(&setup);
+    }
+}
+
+/// A VM that is to outlive its owner does, and an heir has it: its console, its serial line, its end.
+#[tokio::test]
+async fn an_heir_takes_over_what_its_owner_had() {
+    use std::io::{BufRead, BufReader};
+    let setup = setup(&[]);
+    let mut owner = spawn_owner_with(&setup, "serial", &[("OWNER_HEIR", "1")], &["fake.ready"]);
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    while !lines.next().unwrap().unwrap().starts_with("ready ") {}
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    for _ in 0..3 {
+        let mut owner = spawn_owner_with(&setup, "serial", &[("OWNER_HEIR", "adopt")], &[]);
+        let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+        while !lines.next().unwrap().unwrap().starts_with("ready ") {}
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+    }
+    let (vm, plugged) = Vm::adopt(&setup.run_dir()).await.unwrap();
+    assert!(plugged.is_empty());
+    vm.ready(Duration::from_secs(60)).await.unwrap();
+    let AgentAddress::Unix { path } = vm.address() else { panic!("{:?}", vm.address()) };
+    let mut client = tokio::net::UnixStream::connect(path).await.unwrap();
+    client.write_all(&[0, 0, 0, 1, 0, 0, 0, 1, 1, 0, b'x']).await.unwrap();
+    let mut answer = [0; 11];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0, 0, 0, 1, 0, 0, 0, 1, 2, 0, b'x']);
+    assert_eq!(vm.qmp().query_status().await.unwrap(), "running");
+    vm.kill();
+    assert_eq!(vm.wait().await, Exit::Unknown);
+    drop(vm);
+    assert_nothing_left_soon(&setup);
+}
+
+/// What is left of a VM whose owner was killed while it launched is ended by who comes after.
+#[test]
+fn what_is_left_of_a_launch_is_ended() {
+    for delay in (0..60).step_by(4) {
+        let setup = setup(&[]);
+        let mut owner = spawn_owner_with(&setup, "vhost-user-vsock", &[("OWNER_HEIR", "1")], &[]);
+        std::thread::sleep(Duration::from_millis(delay));
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        hyperstart_vmm::end_remains(&setup.run_dir()).unwrap();
         assert_nothing_left_soon(&setup);
     }
 }

@@ -9,6 +9,7 @@ fn wiring(channel: Channel) -> Wiring {
         sandbox: true,
         clocks: Clocks::Measured,
         qmp: "/run/vm/qmp.sock".into(),
+        monitor: None,
         channel,
         rootfs_bytes: 0,
         disks: Vec::new(),
@@ -17,7 +18,7 @@ fn wiring(channel: Channel) -> Wiring {
 }
 
 fn serial() -> Channel {
-    Channel::Serial { socket: "/run/vm/serial.sock".into() }
+    Channel::Serial { socket: "/run/vm/serial.sock".into(), listens: false }
 }
 
 fn vhost_user() -> Channel {

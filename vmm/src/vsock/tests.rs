@@ -82,7 +82,7 @@ fn script(dir: &Path, text: &str) -> PathBuf {
 async fn a_daemon_that_fails_is_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "echo 'bad option' >&2; exit 3");
-    let err = Daemon::start(&program, dir.path()).await.unwrap_err().to_string();
+    let err = Daemon::start(&program, dir.path(), false).await.unwrap_err().to_string();
     assert!(err.starts_with("daemon vhost-device-vsock: it ended with status 3"), "{err}");
     assert!(err.contains("bad option"), "{err}");
 }
@@ -91,7 +91,7 @@ async fn a_daemon_that_fails_is_quoted() {
 async fn a_daemon_that_never_listens_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "exec sleep 1000");
-    let err = Daemon::start(&program, dir.path()).await.unwrap_err().to_string();
+    let err = Daemon::start(&program, dir.path(), false).await.unwrap_err().to_string();
     assert!(err.contains("does not listen after 20 s"), "{err}");
 }
 
