@@ -54,7 +54,7 @@ impl OomWatch {
         })
     }
 
-    /// Watches a container's cgroup until it is removed; the kernel then drops the watch by itself.
+    /// Watches a container's cgroup. The kernel does not tell that it has gone, and keeps the watch: see [`Self::remove`].
     pub fn add(&self, container: ContainerId, cgroup: &Path) -> Result<()> {
         let events_file = cgroup.join("memory.events");
         let kills = oom_kills(&events_file)?;
@@ -63,6 +63,27 @@ impl OomWatch {
                 .context(|| format!("watch {events_file:?}"))?;
         self.watched.borrow_mut().insert(descriptor, Watched { container, events_file, kills });
         Ok(())
+    }
+
+    /// Tells what the container's cgroup has to tell yet; its removal comes next.
+    pub fn look(&self, container: &ContainerId) {
+        if let Some(descriptor) = self.descriptor(container) {
+            self.changed(descriptor, ReadFlags::MODIFY);
+        }
+    }
+
+    /// Gives up the watch of a container.
+    pub fn remove(&self, container: &ContainerId) {
+        let Some(descriptor) = self.descriptor(container) else { return }; // it was never started
+        self.watched.borrow_mut().remove(&descriptor);
+        if let Err(errno) = inotify::remove_watch(self.inotify.get_ref(), descriptor) {
+            log::debug!("give up the watch of container {container:?}: {errno}"); // the kernel has
+        }
+    }
+
+    fn descriptor(&self, container: &ContainerId) -> Option<i32> {
+        let watched = self.watched.borrow();
+        watched.iter().find(|(_, entry)| entry.container == *container).map(|(&at, _)| at)
     }
 
     /// Waits for the next container that lost a process to the OOM killer.

@@ -234,7 +234,9 @@ impl Sandbox {
     ) -> Result<()> {
         let _reservation = self.reserve(id)?;
         let Entry { container, mount_points } = self.entry(id)?;
+        self.oom.look(id); // a kill that is not told by now has no cgroup to be read from
         container.remove(timeout).await?;
+        self.oom.remove(id);
         self.containers.borrow_mut().remove(id);
         self.release(id, &mount_points).await;
         self.events.publish(What::ContainerRemoved(id.clone()));
