@@ -11,8 +11,8 @@ use crate::clock::now_ns;
 use crate::container::{ContainerId, ExecId};
 use crate::reaper::ExitStatus;
 
-/// Events that are kept.
-const KEPT: usize = 1024;
+/// Events that are kept: some 40 KiB of PID 1's memory.
+const KEPT: usize = 512;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {

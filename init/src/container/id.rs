@@ -1,20 +1,21 @@
 //! Names of containers and processes, as hosts give them.
 //!
 //! An id becomes the name of a directory and of a cgroup, so it is what containerd allows at the most: 1 to 255 of
-//! `[A-Za-z0-9_.-]`, and neither `.` nor `..`.
+//! `[A-Za-z0-9_.-]`, and neither `.` nor `..`. Tables and events share the one text of an id.
 
 use std::fmt;
+use std::rc::Rc;
 
 use crate::error::{Code, Error, Result};
 
 const LENGTH_MAX: usize = 255;
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ContainerId(String);
+pub struct ContainerId(Rc<str>);
 
 /// The name of a process that joined a container.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ExecId(String);
+pub struct ExecId(Rc<str>);
 
 impl ContainerId {
     pub fn new(id: impl Into<String>) -> Result<Self> {
@@ -32,12 +33,12 @@ impl ExecId {
     }
 }
 
-fn checked(what: &str, id: String) -> Result<String> {
+fn checked(what: &str, id: String) -> Result<Rc<str>> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let valid =
         (1..=LENGTH_MAX).contains(&id.len()) && id.bytes().all(allowed) && id != "." && id != "..";
     if valid {
-        return Ok(id);
+        return Ok(id.into());
     }
     let shown: String = id.chars().take(64).collect();
     Err(Error::new(
