@@ -9,6 +9,7 @@
 mod guest;
 mod health;
 mod kata;
+mod log_stream;
 mod oci;
 mod rpc;
 mod serial;
@@ -51,6 +52,9 @@ pub async fn serve(sandbox: Rc<Sandbox>) -> Result<()> {
     sandbox.receipt.borrow_mut().mark("listening");
     let vsock = spawn_local(vsock::accept(listener, connections.clone()));
     let serial = spawn_local(serial::accept(Rc::clone(&sandbox), connections));
+    if let Some(port) = sandbox.config.log_port {
+        spawn_local(log_stream::serve(vsock::listen(port)?));
+    }
     sandbox.receipt.borrow_mut().mark("ready");
     if let Some(port) = sandbox.config.ready_port {
         spawn_local(announce(port));

@@ -3,6 +3,7 @@
 mod boot;
 mod events;
 mod list;
+mod log;
 
 use std::rc::Rc;
 
@@ -16,8 +17,15 @@ use crate::error::{Context, Result};
 use crate::sandbox::Sandbox;
 
 /// What a host may build on; a name is added with the feature and never changes its meaning.
-const CAPABILITIES: &[&str] =
-    &["boot-receipt", "events", "kata-agent-4.1", "list", "oci-1.2-subset", "oci-extensions"];
+const CAPABILITIES: &[&str] = &[
+    "boot-receipt",
+    "events",
+    "kata-agent-4.1",
+    "list",
+    "log",
+    "oci-1.2-subset",
+    "oci-extensions",
+];
 
 pub fn service(domain: &Domain) -> (String, Service) {
     Table::new("hyperstart.v1.Guest", domain)
@@ -25,6 +33,7 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("BootReceipt", boot::receipt)
         .serve("List", list::list)
         .serve_waiting("Events", events::events)
+        .serve_waiting("ReadLog", log::read)
         .refuse(NOT_SERVED)
         .into_service()
 }
@@ -34,7 +43,6 @@ const NOT_SERVED: &[&str] = &[
     "ExportFiles",
     "ImportFiles",
     "ListProcesses",
-    "ReadLog",
     "ReadOutput",
     "ReleaseReader",
     "StartPod",
