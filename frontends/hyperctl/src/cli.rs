@@ -4,7 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    boot_receipt, console, exec, host, images, inspect, kill, logs, ps, rm, run, stop,
+    boot_receipt, console, exec, host, images, inspect, kill, logs, pause, ps, rm, run, stop,
+    unpause, update, wait,
 };
 use crate::error::Result;
 
@@ -50,6 +51,10 @@ pub enum Command {
     Logs(logs::Args),
     Stop(stop::Args),
     Kill(kill::Args),
+    Wait(wait::Args),
+    Pause(pause::Args),
+    Unpause(unpause::Args),
+    Update(update::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
     Console(console::Args),
@@ -68,6 +73,10 @@ impl Command {
             Command::Logs(args) => logs::run(args).await,
             Command::Stop(args) => stop::run(args).await,
             Command::Kill(args) => kill::run(args).await,
+            Command::Wait(args) => wait::run(args).await,
+            Command::Pause(args) => pause::run(args).await,
+            Command::Unpause(args) => unpause::run(args).await,
+            Command::Update(args) => update::run(args).await,
             Command::Rm(args) => rm::run(args).await,
             Command::Inspect(args) => inspect::run(&args),
             Command::Console(args) => console::run(args).await,

@@ -8,7 +8,7 @@ use hyperstart_vmm::{Boot, Machine, MachineKind, TransportKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
-use crate::flags::limits::LimitFlags;
+use crate::flags::limits::ResourceFlags;
 use crate::guest::GuestDir;
 use crate::pod::state::Vm;
 
@@ -78,7 +78,7 @@ pub enum TransportFlag {
 
 impl MachineFlags {
     /// The machine, with room for a container of these limits unless its size is said.
-    pub fn machine(&self, limits: &LimitFlags) -> Result<Machine> {
+    pub fn machine(&self, limits: &ResourceFlags) -> Result<Machine> {
         let (boot, kernel) =
             (self.boot()?, self.file(self.kernel.as_deref(), "vmlinux", "kernel")?);
         let mut machine = Machine::new(kernel, boot);
@@ -137,7 +137,7 @@ impl MachineFlags {
 }
 
 /// The guest's own memory, and as much as the container may use.
-fn memory_for(own_mib: u32, limits: &LimitFlags) -> Result<u32> {
+fn memory_for(own_mib: u32, limits: &ResourceFlags) -> Result<u32> {
     let container_mib = limits.memory_mib().unwrap_or(0);
     let sum = u32::try_from(container_mib).ok().and_then(|mib| own_mib.checked_add(mib));
     sum.ok_or_else(|| {
@@ -195,7 +195,7 @@ mod tests {
         #[command(flatten)]
         flags: MachineFlags,
         #[command(flatten)]
-        limits: LimitFlags,
+        limits: ResourceFlags,
     }
 
     fn machine(extra: &[&str]) -> Result<(Machine, Vm)> {

@@ -20,6 +20,7 @@ mod pod;
 mod progress;
 mod receipt;
 mod session;
+mod several;
 mod signals;
 mod spec;
 mod terminal;

@@ -8,10 +8,14 @@ pub mod images;
 pub mod inspect;
 pub mod kill;
 pub mod logs;
+pub mod pause;
 pub mod ps;
 pub mod rm;
 pub mod run;
 pub mod stop;
+pub mod unpause;
+pub mod update;
+pub mod wait;
 
 use std::time::Duration;
 

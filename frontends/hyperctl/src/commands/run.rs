@@ -151,7 +151,7 @@ impl Args {
     }
 
     fn order(&self) -> Result<host::Order> {
-        let machine = self.machine.machine(&self.container.limits)?;
+        let machine = self.machine.machine(&self.container.limits.resources)?;
         Ok(host::Order {
             name: self.name.clone(),
             vm: self.machine.describe(&machine),

@@ -15,8 +15,9 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// The kernel's least quota, in microseconds (Documentation/scheduler/sched-bwc.rst).
 const CPU_QUOTA_MIN_US: u64 = 1_000;
 
+/// What its cgroup bounds; it can be changed while the container runs.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize, Serialize)]
-pub struct LimitFlags {
+pub struct ResourceFlags {
     /// Memory it may use, in bytes or with a unit: b, k, m, g
     #[arg(short, long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
@@ -26,12 +27,18 @@ pub struct LimitFlags {
     /// Processes and threads it may have; -1 is no limit
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub pids_limit: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, clap::Args, Deserialize, Serialize)]
+pub struct LimitFlags {
+    #[command(flatten)]
+    pub resources: ResourceFlags,
     /// A limit of setrlimit(2), such as nofile=1024:2048; -1 is none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
     pub ulimits: Vec<PosixRlimit>,
 }
 
-impl LimitFlags {
+impl ResourceFlags {
     /// The processors that the quota can keep busy.
     pub fn whole_cpus(&self) -> Option<u64> {
         self.cpu_quota_us.map(|quota| quota.div_ceil(CPU_PERIOD_US))
@@ -42,27 +49,12 @@ impl LimitFlags {
         self.memory.map(|bytes| bytes.div_ceil(1 << 20))
     }
 
-    pub fn edit_process(&self, process: &mut Process) {
-        let mut limits = process.rlimits().clone().unwrap_or_default();
-        for ulimit in &self.ulimits {
-            limits.retain(|limit| limit.typ() != ulimit.typ());
-            limits.push(*ulimit);
-        }
-        process.set_rlimits((!limits.is_empty()).then_some(limits));
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.memory.is_none() && self.cpu_quota_us.is_none() && self.pids_limit.is_none()
     }
 
-    pub fn edit_spec(&self, spec: &mut Spec) {
-        if self.memory.is_none() && self.cpu_quota_us.is_none() && self.pids_limit.is_none() {
-            return;
-        }
-        let mut linux = spec.linux().clone().unwrap_or_default();
-        let mut resources = linux.resources().clone().unwrap_or_default();
-        self.edit_resources(&mut resources);
-        linux.set_resources(Some(resources));
-        spec.set_linux(Some(linux));
-    }
-
-    fn edit_resources(&self, resources: &mut LinuxResources) {
+    pub fn edit_resources(&self, resources: &mut LinuxResources) {
         if let Some(bytes) = self.memory {
             let mut memory = LinuxMemory::default();
             memory.set_limit(i64::try_from(bytes).ok()); // `memory` bounds it
@@ -78,6 +70,28 @@ impl LimitFlags {
             pids.set_limit(limit);
             resources.set_pids(Some(pids));
         }
+    }
+}
+
+impl LimitFlags {
+    pub fn edit_process(&self, process: &mut Process) {
+        let mut limits = process.rlimits().clone().unwrap_or_default();
+        for ulimit in &self.ulimits {
+            limits.retain(|limit| limit.typ() != ulimit.typ());
+            limits.push(*ulimit);
+        }
+        process.set_rlimits((!limits.is_empty()).then_some(limits));
+    }
+
+    pub fn edit_spec(&self, spec: &mut Spec) {
+        if self.resources.is_empty() {
+            return;
+        }
+        let mut linux = spec.linux().clone().unwrap_or_default();
+        let mut resources = linux.resources().clone().unwrap_or_default();
+        self.resources.edit_resources(&mut resources);
+        linux.set_resources(Some(resources));
+        spec.set_linux(Some(linux));
     }
 }
 
@@ -170,7 +184,7 @@ mod tests {
         for bad in ["0", "0.001", "65", "-1", "half", ""] {
             assert!(cpu_quota_us(bad).is_err(), "{bad}");
         }
-        let flags = LimitFlags { cpu_quota_us: Some(150_000), ..LimitFlags::default() };
+        let flags = ResourceFlags { cpu_quota_us: Some(150_000), ..ResourceFlags::default() };
         assert_eq!(flags.whole_cpus(), Some(2));
     }
 
@@ -188,9 +202,11 @@ mod tests {
     #[test]
     fn limits_reach_the_spec_and_replace_its_own() {
         let flags = LimitFlags {
-            memory: Some(8 << 20),
-            cpu_quota_us: Some(50_000),
-            pids_limit: Some(7),
+            resources: ResourceFlags {
+                memory: Some(8 << 20),
+                cpu_quota_us: Some(50_000),
+                pids_limit: Some(7),
+            },
             ulimits: vec![ulimit("nofile=10:20").unwrap(), ulimit("nofile=30").unwrap()],
         };
         let mut spec = Spec::default();

@@ -1,0 +1,30 @@
+//! `hyperctl unpause`: what was paused goes on.
+
+use hyperstart::Code;
+
+use crate::error::{Error, Result};
+use crate::pod::client;
+use crate::pod::store::Pod;
+use crate::several;
+
+/// Let paused pods go on
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "POD")]
+    pods: Vec<String>,
+}
+
+pub async fn run(args: Args) -> Result<u8> {
+    several::each(&args.pods, "unpause", unpause).await
+}
+
+async fn unpause(pod: Pod) -> Result<()> {
+    let (_sandbox, container) = client::connect(&pod).await?;
+    container.resume().await.map_err(|err| match err.code() {
+        Code::FailedPrecondition => {
+            Error::new(err.message()).hint("`hyperctl ps` says which pods are paused")
+        }
+        _ => client::guest_error(&err), // hyperstart::Code is non-exhaustive
+    })
+}
