@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    boot_receipt, console, exec, host, images, inspect, kill, logs, pause, ps, rm, run, stop,
-    unpause, update, wait,
+    boot_receipt, console, exec, host, images, inspect, kill, logs, pause, ps, rm, run, stats,
+    stop, top, unpause, update, wait,
 };
 use crate::error::Result;
 
@@ -48,6 +48,8 @@ pub enum Command {
     Run(Box<run::Args>),
     Exec(exec::Args),
     Ps(ps::Args),
+    Stats(stats::Args),
+    Top(top::Args),
     Logs(logs::Args),
     Stop(stop::Args),
     Kill(kill::Args),
@@ -70,6 +72,8 @@ impl Command {
             Command::Run(args) => run::run(*args).await,
             Command::Exec(args) => exec::run(args).await,
             Command::Ps(args) => ps::run(&args),
+            Command::Stats(args) => stats::run(args).await,
+            Command::Top(args) => top::run(args).await,
             Command::Logs(args) => logs::run(args).await,
             Command::Stop(args) => stop::run(args).await,
             Command::Kill(args) => kill::run(args).await,

@@ -13,8 +13,10 @@ mod flags;
 mod guest;
 mod hooks;
 mod image;
+mod live;
 mod logging;
 mod machine;
+mod meter;
 mod output;
 mod pod;
 mod progress;
@@ -25,6 +27,7 @@ mod signals;
 mod spec;
 mod terminal;
 mod time;
+mod units;
 
 use std::process::ExitCode;
 

@@ -44,6 +44,24 @@ fn write_all(mut stream: impl io::Write, bytes: &[u8], name: &str) -> Result<()>
     stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|err| Error::output(name, &err))
 }
 
+/// As [`table`], with the columns of these indices moved to the right, as numbers are read.
+pub fn right_aligned<const N: usize>(
+    header: [&str; N],
+    rows: &[[String; N]],
+    numbers: &[usize],
+) -> String {
+    let mut header = header.map(str::to_string);
+    let mut rows = rows.to_vec();
+    for &column in numbers {
+        let cells = || rows.iter().chain([&header]).filter_map(|row| row.get(column));
+        let width = cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        for cell in rows.iter_mut().chain([&mut header]).filter_map(|row| row.get_mut(column)) {
+            *cell = format!("{cell:>width$}");
+        }
+    }
+    table(header.each_ref().map(String::as_str), &rows)
+}
+
 /// Columns as wide as their widest cell, two spaces apart, no trailing blanks.
 pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = header.map(|cell| cell.chars().count());
@@ -77,5 +95,7 @@ mod tests {
     fn columns_line_up_and_end_without_blanks() {
         let rows = [["a".to_string(), "bb".to_string()], ["cccc".to_string(), "d".to_string()]];
         assert_eq!(table(["X", "Y"], &rows), "X     Y\na     bb\ncccc  d\n");
+        let right = right_aligned(["X", "Y"], &rows, &[0]);
+        assert_eq!(right, "   X  Y\n   a  bb\ncccc  d\n");
     }
 }

@@ -26,6 +26,17 @@ pub fn rough(age: Duration) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
+/// The same in a table's column: `5s`, `119s`, `2m`, `47h`, `3d`.
+pub fn short(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        172_800.. => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// `2026-11-21T10:41:08.123Z`
 pub fn rfc3339(millis: u64) -> String {
     let (seconds, fraction) = (millis / 1_000, millis % 1_000);

@@ -21,13 +21,16 @@ pub async fn run(args: Args) -> Result<u8> {
 
 async fn pause(pod: Pod) -> Result<()> {
     let (_sandbox, container) = client::connect(&pod).await?;
-    container.pause().await.map_err(|err| explain(&pod, &err))
+    let hint = format!("`hyperctl unpause {}` lets it go on", pod.state.name);
+    container.pause().await.map_err(|err| refused(&err, hint))
 }
 
-fn explain(pod: &Pod, err: &hyperstart::Error) -> Error {
+/// The wrong state in the guest's own words, without the id that the user has not given.
+pub fn refused(err: &hyperstart::Error, hint: String) -> Error {
     match err.code() {
-        Code::FailedPrecondition => Error::new(err.message())
-            .hint(format!("`hyperctl unpause {}` lets it go on", pod.state.name)),
+        Code::FailedPrecondition => {
+            Error::new(err.message().rsplit(": ").next().unwrap_or_default()).hint(hint)
+        }
         _ => client::guest_error(err), // hyperstart::Code is non-exhaustive
     }
 }

@@ -1,8 +1,7 @@
 //! `hyperctl unpause`: what was paused goes on.
 
-use hyperstart::Code;
-
-use crate::error::{Error, Result};
+use crate::commands::pause::refused;
+use crate::error::Result;
 use crate::pod::client;
 use crate::pod::store::Pod;
 use crate::several;
@@ -21,10 +20,6 @@ pub async fn run(args: Args) -> Result<u8> {
 
 async fn unpause(pod: Pod) -> Result<()> {
     let (_sandbox, container) = client::connect(&pod).await?;
-    container.resume().await.map_err(|err| match err.code() {
-        Code::FailedPrecondition => {
-            Error::new(err.message()).hint("`hyperctl ps` says which pods are paused")
-        }
-        _ => client::guest_error(&err), // hyperstart::Code is non-exhaustive
-    })
+    let hint = "`hyperctl ps` says which pods are paused".to_string();
+    container.resume().await.map_err(|err| refused(&err, hint))
 }
