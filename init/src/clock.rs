@@ -1,12 +1,25 @@
 //! The guest's clocks.
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+use crate::error::{Code, Context, Error, Result};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// CLOCK_REALTIME in nanoseconds.
 pub fn now_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
+}
+
+/// Sets CLOCK_REALTIME, and so the time of all containers. The kernel refuses a time before the boot, and one that is too
+/// far away to go on from (EINVAL).
+pub fn set(seconds: i64, microseconds: i64) -> Result<()> {
+    let what = || format!("set clock to {seconds} s and {microseconds} us");
+    if seconds < 0 || !(0..1_000_000).contains(&microseconds) {
+        return Err(Error::new(Code::InvalidArgument, format!("{}: no time of day", what())));
+    }
+    let time = Timespec { tv_sec: seconds, tv_nsec: microseconds * 1000 };
+    clock_settime(ClockId::Realtime, time).context(what)
 }
 
 /// A clock before 1970 is not set: 0.

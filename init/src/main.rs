@@ -16,6 +16,7 @@ mod network;
 mod offload;
 mod oom;
 mod pci;
+mod random;
 mod reaper;
 mod report;
 mod sandbox;

@@ -97,6 +97,12 @@ impl OomWatch {
         }
     }
 
+    /// Takes back what was given to one who is gone: it is told to the next.
+    pub fn give_back(&self, container: ContainerId) {
+        self.queue.borrow_mut().push_front(container);
+        self.arrived.notify_one();
+    }
+
     /// Turns changes into events for as long as the guest lives.
     pub async fn run(&self) -> Result<()> {
         let mut buffer = [MaybeUninit::uninit(); EVENTS_BYTES];

@@ -36,14 +36,14 @@ impl Ring {
         let message = line.trim_end_matches('\n');
         let message = message.get(..message.floor_char_boundary(LINE_MAX)).unwrap_or_default();
         let time = rfc3339(time_ns);
-        let bytes = time.bytes().chain(*b" ").chain(message.bytes()).chain(*b"\n");
+        let length = time.len() + 1 + message.len() + 1;
         let mut kept = self.kept.borrow_mut();
-        let before = kept.len();
-        kept.extend(bytes);
-        self.end.set(self.end.get() + (kept.len() - before) as u64);
-        while kept.len() > KEPT {
+        while kept.len() + length > KEPT {
             while kept.pop_front().is_some_and(|byte| byte != b'\n') {}
         }
+        make_room(&mut kept, length);
+        kept.extend(time.bytes().chain(*b" ").chain(message.bytes()).chain(*b"\n"));
+        self.end.set(self.end.get() + length as u64);
         drop(kept);
         self.grew.notify_waiters();
     }
@@ -73,6 +73,15 @@ impl Ring {
             }
             grew.await;
         }
+    }
+}
+
+/// Twice as much each time, and never more than is kept at the most.
+fn make_room(kept: &mut VecDeque<u8>, more: usize) {
+    let wanted = kept.len() + more;
+    if wanted > kept.capacity() {
+        let capacity = (kept.capacity() * 2).clamp(wanted.max(1 << 10), KEPT);
+        kept.reserve_exact(capacity - kept.len());
     }
 }
 
@@ -113,6 +122,7 @@ mod tests {
         assert!(part.offset > 0 && part.data.len() <= KEPT && part.data.len() > KEPT - 64);
         assert!(text(&part).starts_with(&format!("{TIME}line ")), "begins a line");
         assert!(text(&part).ends_with("line 2999\n"));
+        assert_eq!(ring.kept.borrow().capacity(), KEPT, "no more memory than that");
         assert_eq!(ring.read(part.offset, KEPT).unwrap(), part);
     }
 

@@ -312,6 +312,11 @@ impl Sandbox {
         self.oom.next().await
     }
 
+    /// Takes back what [`Self::next_oom`] has said to one who did not hear it.
+    pub fn give_back_oom(&self, id: ContainerId) {
+        self.oom.give_back(id);
+    }
+
     fn container(&self, id: &ContainerId) -> Result<Rc<Container>> {
         Ok(self.entry(id)?.container)
     }

@@ -20,17 +20,35 @@ use crate::error::{Code, Error, Result};
 use crate::log;
 use crate::sandbox::Sandbox;
 
-type Answer = oneshot::Sender<Result<Vec<u8>>>;
+type Answer = oneshot::Sender<Answered>;
 type LocalFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>>>>>;
 type Call = Box<dyn FnOnce(Rc<Sandbox>) -> LocalFuture + Send>;
 
 /// What becomes of a call whose caller goes away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Abandoned {
     /// It changes something: half of it would be worse than all of it.
     RunsToItsEnd,
     /// It only waits: it is dropped, and with it what it held.
     IsDropped,
+    /// As that; and an answer that nobody took any more is given back, since nobody else would be told it.
+    IsGivenBack(GiveBack),
+}
+
+type GiveBack = fn(&Sandbox, &[u8]);
+
+/// A result on its way to the caller.
+struct Answered {
+    result: Result<Vec<u8>>,
+    /// Dropped with the result, or sent once the result is taken.
+    taken: oneshot::Sender<()>,
+}
+
+impl Answered {
+    fn take(self) -> Result<Vec<u8>> {
+        self.taken.send(()).ok(); // most calls do not ask
+        self.result
+    }
 }
 
 struct Job {
@@ -58,10 +76,10 @@ impl Domain {
 
 async fn run(job: Job, sandbox: Rc<Sandbox>) {
     let Job { method, call, abandoned, mut answer } = job;
-    let call = call(sandbox);
+    let call = call(Rc::clone(&sandbox));
     let result = match abandoned {
         Abandoned::RunsToItsEnd => call.await,
-        Abandoned::IsDropped => tokio::select! {
+        Abandoned::IsDropped | Abandoned::IsGivenBack(_) => tokio::select! {
             biased;
             result = call => result,
             () = answer.closed() => return,
@@ -70,8 +88,18 @@ async fn run(job: Job, sandbox: Rc<Sandbox>) {
     if let Err(err) = &result {
         log::warn!("{method}: {err}");
     }
-    if answer.send(result).is_err() {
+    let kept = match (abandoned, &result) {
+        (Abandoned::IsGivenBack(give_back), Ok(payload)) => Some((give_back, payload.clone())),
+        _ => None,
+    };
+    let (taken, was_taken) = oneshot::channel();
+    if answer.send(Answered { result, taken }).is_err() {
         log::debug!("{method}: the caller is gone");
+    }
+    if let Some((give_back, payload)) = kept
+        && was_taken.await.is_err()
+    {
+        give_back(&sandbox, &payload);
     }
 }
 
@@ -109,6 +137,22 @@ impl Table {
         F: Future<Output = Result<A>> + 'static,
     {
         self.insert(method, handler, Abandoned::IsDropped)
+    }
+
+    /// As [`Self::serve_waiting`], by a call whose answer nobody else gets: one that its caller did not take any more is
+    /// given back.
+    pub fn serve_taken<Q, A, F>(
+        self,
+        method: &'static str,
+        handler: fn(Rc<Sandbox>, Q) -> F,
+        give_back: GiveBack,
+    ) -> Self
+    where
+        Q: Message,
+        A: Message,
+        F: Future<Output = Result<A>> + 'static,
+    {
+        self.insert(method, handler, Abandoned::IsGivenBack(give_back))
     }
 
     /// Answers UNIMPLEMENTED with the method's name.
@@ -201,7 +245,7 @@ async fn answer(
         Ok(()) => result.await.ok(),
         Err(_job) => None,
     };
-    match result {
+    match result.map(Answered::take) {
         Some(Ok(payload)) => reply(ttrpc::Code::OK, "", payload),
         Some(Err(err)) => reply(wire_code(err.code()), err.message(), Vec::new()),
         None => reply(
@@ -245,5 +289,70 @@ impl MethodHandler for Refused {
     async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
         let message = format!("{}.{}: not supported by this guest", self.service, self.method);
         Ok(reply(ttrpc::Code::UNIMPLEMENTED, &message, Vec::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::Receipt;
+    use crate::config::Config;
+    use crate::container::ContainerId;
+    use std::time::Duration;
+    use tokio::task::LocalSet;
+    use tokio::time::{sleep, timeout};
+
+    fn kill(sandbox: &Sandbox, id: &str) {
+        sandbox.give_back_oom(ContainerId::new(id).unwrap());
+    }
+
+    /// Answers with the id of the next container that lost a process.
+    fn ask(domain: &Domain) -> oneshot::Receiver<Answered> {
+        let call: Call = Box::new(|sandbox| {
+            Box::pin(async move { Ok(sandbox.next_oom().await.as_str().as_bytes().to_vec()) })
+        });
+        let give_back: GiveBack = |sandbox, id| kill(sandbox, std::str::from_utf8(id).unwrap());
+        let (answer, result) = oneshot::channel();
+        let abandoned = Abandoned::IsGivenBack(give_back);
+        domain.0.send(Job { method: "Ask", call, abandoned, answer }).ok().unwrap();
+        result
+    }
+
+    async fn hear(answer: oneshot::Receiver<Answered>) -> String {
+        let answered = timeout(Duration::from_secs(60), answer).await.unwrap().unwrap();
+        String::from_utf8(answered.take().unwrap()).unwrap()
+    }
+
+    /// A caller that goes before the event, with it, or with the answer in its hands unopened: the next one is told.
+    #[tokio::test]
+    async fn what_a_caller_did_not_take_is_told_to_the_next() {
+        let test = async {
+            let sandbox = Rc::new(Sandbox::new(Config::default(), Receipt::start()).unwrap());
+            let domain = Domain::start(Rc::clone(&sandbox));
+            let settle = || sleep(Duration::from_millis(20));
+            drop(ask(&domain));
+            kill(&sandbox, "before");
+            assert_eq!(hear(ask(&domain)).await, "before");
+            let waiting = ask(&domain);
+            settle().await;
+            kill(&sandbox, "with");
+            drop(waiting);
+            assert_eq!(hear(ask(&domain)).await, "with");
+            let unopened = ask(&domain);
+            kill(&sandbox, "after");
+            settle().await;
+            drop(unopened);
+            assert_eq!(hear(ask(&domain)).await, "after");
+            let both = (ask(&domain), ask(&domain));
+            settle().await;
+            kill(&sandbox, "one");
+            kill(&sandbox, "two");
+            let mut told = [hear(both.0).await, hear(both.1).await];
+            told.sort();
+            assert_eq!(told, ["one", "two"]);
+            let none = timeout(Duration::from_millis(50), ask(&domain)).await;
+            assert!(none.is_err(), "nothing is told twice");
+        };
+        LocalSet::new().run_until(test).await;
     }
 }

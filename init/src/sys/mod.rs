@@ -14,6 +14,7 @@ pub mod event;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod random;
 pub mod scheduling;
 pub mod seccomp;
 

@@ -3,6 +3,7 @@
 //! A field that asks for something that is not done is refused by its name, never passed over. The init process of a
 //! container is meant by an empty exec id (runtime-rs) and by the container's own id (the Go runtime).
 
+mod clock;
 pub mod container;
 mod sandbox;
 mod stdio;
@@ -21,7 +22,9 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("CreateSandbox", sandbox::create)
         .serve("DestroySandbox", sandbox::destroy)
         .serve("GetGuestDetails", sandbox::guest_details)
-        .serve_waiting("GetOOMEvent", sandbox::oom_event)
+        .serve_taken("GetOOMEvent", sandbox::oom_event, sandbox::oom_event_untold)
+        .serve("SetGuestDateTime", clock::set_time)
+        .serve("ReseedRandomDev", clock::reseed)
         .serve("CreateContainer", container::create)
         .serve("StartContainer", container::start)
         .serve("RemoveContainer", container::remove)
@@ -54,10 +57,8 @@ const NOT_SERVED: &[&str] = &[
     "OnlineCPUMem",
     "PauseContainer",
     "RemoveStaleVirtiofsShareMounts",
-    "ReseedRandomDev",
     "ResizeVolume",
     "ResumeContainer",
-    "SetGuestDateTime",
     "SetIPTables",
     "SetPolicy",
     "StatsContainer",

@@ -8,7 +8,10 @@ use hyperstart_protocol::agent::{
 };
 use hyperstart_protocol::{AGENT_VERSION, Empty, GUEST_NODE};
 
+use protobuf::Message;
+
 use super::{refuse_if, storages};
+use crate::container::ContainerId;
 use crate::error::{Code, Context, Error, Result};
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::storage;
@@ -71,4 +74,14 @@ pub async fn oom_event(sandbox: Rc<Sandbox>, _: GetOOMEventRequest) -> Result<OO
     let mut event = OOMEvent::new();
     event.container_id = sandbox.next_oom().await.as_str().to_owned();
     Ok(event)
+}
+
+/// The caller is gone: the next one is told.
+pub fn oom_event_untold(sandbox: &Sandbox, answer: &[u8]) {
+    // It is the answer that was made above.
+    if let Ok(event) = OOMEvent::parse_from_bytes(answer)
+        && let Ok(id) = ContainerId::new(event.container_id)
+    {
+        sandbox.give_back_oom(id);
+    }
 }
