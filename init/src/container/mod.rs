@@ -69,6 +69,7 @@ pub use user::capability_named;
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
 use crate::report::{self, Listener};
+use crate::stdio::Sizes;
 use crate::sys::process::Child;
 use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
@@ -76,12 +77,17 @@ use process::{SET_UP_DEADLINE, Unfinished};
 use scheduling::RunsOn;
 use spec::{Annotations, ContainerSpec, Execution, Namespace, ProcessSpec};
 
+/// Execs that have ended and that somebody may still ask for.
+const ENDED_EXECS_MOST: usize = 4096;
+
 pub struct Container {
     id: ContainerId,
     cgroup: Cgroup,
     execution: Execution,
     traits: Traits,
     annotations: Annotations,
+    /// Of its processes' streams.
+    sizes: Sizes,
     first: Rc<Process>,
     phase: RefCell<Phase>,
     execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
@@ -121,6 +127,7 @@ impl Container {
         id: ContainerId,
         mut spec: ContainerSpec,
         shared_pid: Option<BorrowedFd<'_>>,
+        sizes: Sizes,
         reaper: &Reaper,
     ) -> Result<Rc<Self>> {
         let traits = Traits {
@@ -131,13 +138,14 @@ impl Container {
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();
         let annotations = std::mem::take(&mut spec.annotations);
-        match Self::set_up(&id, &cgroup, spec, shared_pid, reaper).await {
+        match Self::set_up(&id, &cgroup, spec, shared_pid, sizes, reaper).await {
             Ok((first, gate)) => Ok(Rc::new(Self {
                 id,
                 cgroup,
                 execution,
                 traits,
                 annotations,
+                sizes,
                 first: Rc::new(first),
                 phase: RefCell::new(Phase::Created(gate)),
                 execs: RefCell::default(),
@@ -158,6 +166,7 @@ impl Container {
         cgroup: &Cgroup,
         mut spec: ContainerSpec,
         shared_pid: Option<BorrowedFd<'_>>,
+        sizes: Sizes,
         reaper: &Reaper,
     ) -> Result<(Process, Listener)> {
         guest_devices::resolve(&mut spec)?;
@@ -165,7 +174,7 @@ impl Container {
         cgroup.limit_io(&spec.resources, reaper).await?;
         let rules =
             device_rules::complete(&spec.devices, &spec.resources.device_rules, guest_root()?);
-        let (ours, childs) = process::streams(spec.process.terminal)?;
+        let (ours, childs) = process::streams(spec.process.terminal, sizes)?;
         let (listener, report) = report::channel()?;
         let deadline = hooks::deadline(spec.hooks.as_deref());
         let namespaces = spec.namespaces.clone();
@@ -198,7 +207,7 @@ impl Container {
     }
 
     pub fn state(&self) -> State {
-        match (self.first.exit.status(), &*self.phase.borrow()) {
+        match (self.first.status(), &*self.phase.borrow()) {
             (Some(status), _) => State::Stopped(status),
             (None, Phase::Created(_)) => State::Created,
             (None, Phase::Started) => State::Running,
@@ -225,6 +234,7 @@ impl Container {
             return Err(self.wrong_state());
         }
         let reservation = Reservation::new(self, exec_id)?;
+        self.check_ended_execs()?;
         let process = match self.spawn_exec(spec, reaper).await {
             // Its namespaces have ended with the first process, and each call says so in its own way.
             Err(_) if self.first.has_ended() => return Err(stopped()),
@@ -235,7 +245,7 @@ impl Container {
     }
 
     async fn spawn_exec(&self, spec: ProcessSpec, reaper: &Reaper) -> Result<Process> {
-        let (ours, childs) = process::streams(spec.terminal)?;
+        let (ours, childs) = process::streams(spec.terminal, self.sizes)?;
         let (listener, report) = report::channel()?;
         let first = self.first.pidfd().try_clone_to_owned()?;
         let initial = spec.cpu_affinity.initial.clone();
@@ -282,7 +292,7 @@ impl Container {
     /// process 1 of a pid namespace is spared the default action of signals (pid_namespaces(7)).
     pub fn signal(&self, exec_id: Option<&ExecId>, signal: i32) -> Result<()> {
         let process = self.process(exec_id)?;
-        if process.exit.status().is_some() {
+        if process.status().is_some() {
             return Err(nix::errno::Errno::ESRCH.into());
         }
         let is_first = exec_id.is_none();
@@ -294,18 +304,29 @@ impl Container {
         process.signal(signal)
     }
 
-    /// Drops an exec that has been waited for.
+    /// Drops an exec that has ended.
     pub fn forget_process(&self, exec_id: &ExecId) {
         self.execs.borrow_mut().remove(exec_id);
+    }
+
+    /// A host that never asks for what its execs have written has lost count.
+    fn check_ended_execs(&self) -> Result<()> {
+        let execs = self.execs.borrow();
+        let ended = || execs.values().filter(|exec| exec.status().is_some()).count();
+        if execs.len() < ENDED_EXECS_MOST || ended() < ENDED_EXECS_MOST {
+            return Ok(());
+        }
+        let message = format!("{ENDED_EXECS_MOST} have ended and were not read to their end");
+        Err(Error::new(Code::ResourceExhausted, message))
     }
 
     /// Kills what is left of it, waits for its first process (without a timeout for as long as it takes) and removes
     /// its cgroup. It may be called again after a failure.
     pub async fn remove(&self, deadline: Option<Duration>) -> Result<()> {
-        if self.first.exit.status().is_none() || !self.traits.owns_pids {
+        if self.first.status().is_none() || !self.traits.owns_pids {
             self.cgroup.kill()?; // in a pid namespace of others, some may have outlived the first
         }
-        let exit = self.first.exit.wait();
+        let exit = self.first.ended();
         match deadline {
             None => drop(exit.await),
             Some(deadline) => drop(timeout(deadline, exit).await.map_err(|_| {

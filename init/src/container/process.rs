@@ -17,7 +17,7 @@ use crate::clock::now_ns;
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{Exit, ExitStatus, Reaper};
 use crate::report::{Listener, Report};
-use crate::stdio::{ChildStdio, Stdio};
+use crate::stdio::{ChildStdio, Sizes, Stdio};
 use crate::sys::process::{Child, pidfd_send_signal};
 
 /// Mounts of a host that does not answer are what could hang a set-up.
@@ -25,7 +25,7 @@ pub const SET_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Process {
     pub stdio: Stdio,
-    pub exit: Exit,
+    exit: Exit,
     /// The host has been told the exit.
     pub waited: Cell<bool>,
     /// It has a terminal, not pipes.
@@ -37,9 +37,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Waits until it has exited.
+    /// Waits until it has exited; all that it wrote can then be read.
     pub async fn ended(&self) -> ExitStatus {
-        self.exit.wait().await
+        let status = self.exit.wait().await;
+        self.stdio.drain();
+        status
+    }
+
+    /// How it has exited, if it has; all that it wrote can then be read.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.exit.status().inspect(|_| self.stdio.drain())
+    }
+
+    pub fn exited_ns(&self) -> Option<u64> {
+        self.exit.at_ns()
     }
 
     /// As PID 1 sees it; none once it was reaped, since another process may have the number by then.
@@ -73,8 +84,7 @@ impl Process {
     /// Whether it has ended, be it that nobody has reaped it yet.
     pub fn has_ended(&self) -> bool {
         let mut pidfd = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
-        self.exit.status().is_some()
-            || poll(&mut pidfd, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        self.status().is_some() || poll(&mut pidfd, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// The cgroup that it is in.
@@ -103,13 +113,20 @@ fn takes_signal(status: &str, signal: i32) -> bool {
     signal > 0 && all.checked_shr(signal.cast_unsigned() - 1).is_some_and(|rest| rest & 1 == 1)
 }
 
-/// PID 1's and the child's ends of the streams; none with a terminal, which the child makes.
-pub fn streams(terminal: bool) -> Result<(Option<Stdio>, Option<ChildStdio>)> {
+/// PID 1's ends of the streams, as far as they are there before the child.
+pub enum Streams {
+    Pipes(Stdio),
+    /// The child makes it.
+    Terminal(Sizes),
+}
+
+/// PID 1's and the child's ends of the streams.
+pub fn streams(terminal: bool, sizes: Sizes) -> Result<(Streams, Option<ChildStdio>)> {
     if terminal {
-        return Ok((None, None));
+        return Ok((Streams::Terminal(sizes), None));
     }
-    let (ours, childs) = Stdio::pipes()?;
-    Ok((Some(ours), Some(childs)))
+    let (ours, childs) = Stdio::pipes(sizes)?;
+    Ok((Streams::Pipes(ours), Some(childs)))
 }
 
 /// A child that is not a process of the container yet.
@@ -150,15 +167,15 @@ impl Unfinished {
     pub async fn ready(
         self,
         listener: &Listener,
-        stdio: Option<Stdio>,
+        streams: Streams,
         deadline: Option<Duration>,
     ) -> Result<Process> {
         let master = self.set_up(listener, deadline).await?;
         let terminal = master.is_some();
-        let stdio = match (stdio, master) {
-            (Some(pipes), None) => pipes,
-            (None, Some(master)) => Stdio::tty(master)?,
-            (Some(_), Some(_)) | (None, None) => {
+        let stdio = match (streams, master) {
+            (Streams::Pipes(pipes), None) => pipes,
+            (Streams::Terminal(sizes), Some(master)) => Stdio::tty(master, sizes)?,
+            (Streams::Pipes(_), Some(_)) | (Streams::Terminal(_), None) => {
                 return Err(Error::new(
                     Code::Internal,
                     "set-up: pipes or a terminal, and not both",

@@ -5,6 +5,7 @@
 //! lets go, and waits.
 
 mod list;
+mod output;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,9 +29,10 @@ use crate::events::{Events, What};
 use crate::log;
 use crate::oom::OomWatch;
 use crate::reaper::{ExitStatus, Reaper};
-use crate::stdio::Output;
+use crate::stdio::Sizes;
 use crate::storage::{Storage, Storages};
 use crate::uevent::Uevents;
+pub use output::{OutputName, Read};
 
 /// One directory a container, as Kata lays it out; storages are mounted inside.
 const CONTAINERS: &str = "/run/kata-containers";
@@ -201,9 +203,10 @@ impl Sandbox {
                 return Err(err);
             }
         };
+        let sizes = Sizes::of(&self.config);
         let pids = self.pids.borrow().clone();
         let pids = pids.as_ref().map(|pids| pids.as_fd());
-        match Container::create(id.clone(), spec, pids, &self.reaper).await {
+        match Container::create(id.clone(), spec, pids, sizes, &self.reaper).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.clone(), Entry { container, mount_points });
                 self.events.publish(What::ContainerCreated(id.clone()));
@@ -279,28 +282,6 @@ impl Sandbox {
         process.waited.set(true);
         self.forget_if_done(id, exec_id, &process);
         Ok(status)
-    }
-
-    pub async fn read(
-        &self,
-        id: &ContainerId,
-        exec_id: Option<&ExecId>,
-        output: Output,
-        max: usize,
-    ) -> Result<Vec<u8>> {
-        let process = self.process(id, exec_id)?;
-        let data = process.stdio.read(output, max).await?;
-        self.forget_if_done(id, exec_id, &process);
-        Ok(data)
-    }
-
-    /// An exec that was waited for and read to its end has nothing more to give.
-    fn forget_if_done(&self, id: &ContainerId, exec_id: Option<&ExecId>, process: &Process) {
-        let Some(exec_id) = exec_id else { return };
-        let is_done = process.waited.get() && process.stdio.is_read_to_end();
-        if is_done && let Ok(container) = self.container(id) {
-            container.forget_process(exec_id);
-        }
     }
 
     pub fn process(&self, id: &ContainerId, exec_id: Option<&ExecId>) -> Result<Rc<Process>> {

@@ -1,32 +1,55 @@
 //! The standard streams of one process: three pipes, or one pseudo-terminal.
 //!
-//! The kernel's pipe is the buffer: a reader that stops reading stops the writer as a full pipe does, and nothing is
-//! dropped. End-of-file is what the kernel says it is: the last writer is gone. A read waits for at least one byte.
+//! Output goes through a bounded ring with a running offset, so that a reader that was away goes on where it was
+//! ([`output`], [`ring`]). Nothing is dropped: a full ring leaves the pipe full, and that stops the writer.
 
-mod stream;
+mod end;
+mod input;
+mod output;
+mod ring;
 
-use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
+use crate::config::Config;
 use crate::error::{Code, Context, Error, Result};
-use stream::Stream;
+use end::End;
+pub use input::Input;
+pub use output::OutputState;
+use output::Pump;
+pub use output::{Chunk, Output, READ_MAX, reader_named};
+pub use ring::{Reader, Start};
 
 /// PID 1's ends.
 pub struct Stdio {
-    stdin: RefCell<Option<Rc<Stream>>>,
-    stdout: Rc<Stream>,
-    stderr: Option<Rc<Stream>>, // a terminal has none of its own
+    pub input: Input,
+    stdout: Rc<Output>,
+    stderr: Rc<Output>,
+    terminal: Option<Rc<End>>,
+    _pumps: [Option<Pump>; 2],
 }
 
-/// What a process writes to.
+/// Which output of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub enum Which {
     Stdout,
     Stderr,
+}
+
+/// How much is buffered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    ring_bytes: usize,
+    pipe_bytes: Option<u32>,
+}
+
+impl Sizes {
+    pub fn of(config: &Config) -> Self {
+        Self { ring_bytes: config.output_ring_bytes, pipe_bytes: config.pipe_bytes }
+    }
 }
 
 /// The process's ends; all close-on-exec, the child puts them on 0, 1 and 2.
@@ -37,68 +60,75 @@ pub struct ChildStdio {
 }
 
 impl Stdio {
-    pub fn pipes() -> Result<(Self, ChildStdio)> {
-        let pipe = || pipe2(OFlag::O_CLOEXEC).context(|| "make stdio pipe".to_owned());
-        let (child_stdin, stdin) = pipe()?;
-        let (stdout, child_stdout) = pipe()?;
-        let (stderr, child_stderr) = pipe()?;
+    pub fn pipes(sizes: Sizes) -> Result<(Self, ChildStdio)> {
+        let (child_stdin, stdin) = pipe(sizes)?;
+        let (stdout, child_stdout) = pipe(sizes)?;
+        let (stderr, child_stderr) = pipe(sizes)?;
+        let (stdout, out) = Output::new(Rc::new(End::pipe(stdout)?), sizes.ring_bytes);
+        let (stderr, err) = Output::new(Rc::new(End::pipe(stderr)?), sizes.ring_bytes);
         let stdio = Self {
-            stdin: RefCell::new(Some(Rc::new(Stream::new(stdin)?))),
-            stdout: Rc::new(Stream::new(stdout)?),
-            stderr: Some(Rc::new(Stream::new(stderr)?)),
+            input: Input::new(Rc::new(End::pipe(stdin)?)),
+            stdout,
+            stderr,
+            terminal: None,
+            _pumps: [Some(out), Some(err)],
         };
         let child = ChildStdio { stdin: child_stdin, stdout: child_stdout, stderr: child_stderr };
         Ok((stdio, child))
     }
 
-    /// The master end of a terminal is stdin and stdout at once.
-    pub fn tty(master: OwnedFd) -> Result<Self> {
-        let master = Rc::new(Stream::new(master)?);
-        Ok(Self { stdin: RefCell::new(Some(Rc::clone(&master))), stdout: master, stderr: None })
+    /// The master end of a terminal is stdin and stdout at once. stderr is at its end from the start: everything is on
+    /// stdout.
+    pub fn tty(master: OwnedFd, sizes: Sizes) -> Result<Self> {
+        let master = Rc::new(End::terminal(master)?);
+        let (stdout, out) = Output::new(Rc::clone(&master), sizes.ring_bytes);
+        Ok(Self {
+            input: Input::new(Rc::clone(&master)),
+            stdout,
+            stderr: Output::none(),
+            terminal: Some(master),
+            _pumps: [Some(out), None],
+        })
     }
 
-    fn is_tty(&self) -> bool {
-        self.stderr.is_none()
-    }
-
-    /// Waits for at least one byte and returns at most `max`; empty is end-of-file. With a terminal everything is on
-    /// stdout, so stderr is at its end from the start.
-    pub async fn read(&self, output: Output, max: usize) -> Result<Vec<u8>> {
-        let (name, stream) = match output {
-            Output::Stdout => ("stdout", Some(&self.stdout)),
-            Output::Stderr => ("stderr", self.stderr.as_ref()),
-        };
-        match stream {
-            Some(stream) => stream.read(max).await.context(|| format!("read {name}")),
-            None => Ok(Vec::new()),
+    pub fn output(&self, which: Which) -> &Rc<Output> {
+        match which {
+            Which::Stdout => &self.stdout,
+            Which::Stderr => &self.stderr,
         }
     }
 
-    /// True once the reader was told the end of both streams: there is nothing more to read.
+    /// After the process's exit: takes all that it has written.
+    pub fn drain(&self) {
+        self.stdout.drain();
+        self.stderr.drain();
+    }
+
+    /// Whether a reader was told the end of both outputs, and none is behind.
     pub fn is_read_to_end(&self) -> bool {
-        self.stdout.is_read_to_end()
-            && self.stderr.as_ref().is_none_or(|stderr| stderr.is_read_to_end())
+        self.stdout.is_read_to_end() && self.stderr.is_read_to_end()
     }
 
-    /// Writes all of `data`, waiting while the pipe is full.
-    pub async fn write_stdin(&self, data: &[u8]) -> Result<()> {
-        let stdin = self.stdin.borrow().clone();
-        let stdin = stdin.ok_or_else(|| Error::new(Code::FailedPrecondition, "stdin is closed"))?;
-        stdin.write_all(data).await.context(|| "write stdin".to_owned())
-    }
-
-    /// The process reads end-of-file once it has read what was written. A terminal's input has no end: its line
-    /// discipline makes one from the VEOF character (termios(3)), so there this only refuses further input.
-    pub fn close_stdin(&self) {
-        self.stdin.borrow_mut().take();
+    /// Whether a reader with a name of its own is, or was, at one of them.
+    pub fn is_kept(&self) -> bool {
+        self.stdout.is_kept() || self.stderr.is_kept()
     }
 
     pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
-        if !self.is_tty() {
-            return Err(Error::new(Code::Unavailable, "process has no terminal"));
-        }
-        self.stdout
+        let terminal = self.terminal.as_ref();
+        terminal
+            .ok_or_else(|| Error::new(Code::Unavailable, "process has no terminal"))?
             .set_window_size(columns, rows)
             .context(|| format!("resize terminal to {columns}x{rows}"))
     }
+}
+
+/// The end to read, then the one to write.
+fn pipe(sizes: Sizes) -> Result<(OwnedFd, OwnedFd)> {
+    let ends = pipe2(OFlag::O_CLOEXEC).context(|| "make stdio pipe".to_owned())?;
+    if let Some(bytes) = sizes.pipe_bytes {
+        let wanted = FcntlArg::F_SETPIPE_SZ(bytes.try_into().unwrap_or(i32::MAX));
+        fcntl(&ends.0, wanted).context(|| format!("make a stdio pipe of {bytes} bytes"))?;
+    }
+    Ok(ends)
 }

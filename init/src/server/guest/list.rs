@@ -5,13 +5,14 @@ use std::rc::Rc;
 use hyperstart_protocol::MAX_FRAME;
 use hyperstart_protocol::guest::{
     Container as WireContainer, ListRequest, ListResponse, Process as WireProcess,
-    State as WireState,
+    State as WireState, StreamState,
 };
 use protobuf::Message;
 
 use crate::container::{Container, ContainerId, Process, State};
 use crate::error::{Code, Error, Result};
 use crate::sandbox::Sandbox;
+use crate::stdio::{OutputState, Which};
 
 /// What a frame has room for beside the answer: its status.
 const FRAME_SPARE: u64 = 1024;
@@ -54,7 +55,7 @@ fn wire_container(container: &Container) -> WireContainer {
 fn wire_process(exec_id: String, process: &Process) -> WireProcess {
     let mut wire = WireProcess::new();
     wire.exec_id = exec_id;
-    let state = match (process.exit.status(), process.started_ns()) {
+    let state = match (process.status(), process.started_ns()) {
         (Some(status), _) => {
             wire.exit_status = status.code();
             WireState::STOPPED
@@ -65,7 +66,20 @@ fn wire_process(exec_id: String, process: &Process) -> WireProcess {
     wire.state = state.into();
     wire.pid = process.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
     wire.started_ns = process.started_ns().unwrap_or_default();
-    wire.exited_ns = process.exit.at_ns().unwrap_or_default();
+    wire.exited_ns = process.exited_ns().unwrap_or_default();
     wire.terminal = process.terminal;
+    let stdio = &process.stdio;
+    wire.stdout = Some(wire_stream(stdio.output(Which::Stdout).state())).into();
+    wire.stderr = Some(wire_stream(stdio.output(Which::Stderr).state())).into();
+    wire.input_offset = stdio.input.offset();
+    wire.input_closed = stdio.input.is_closed();
+    wire
+}
+
+fn wire_stream(state: OutputState) -> StreamState {
+    let mut wire = StreamState::new();
+    wire.oldest = state.oldest;
+    wire.end_offset = state.end;
+    wire.ended = state.ended;
     wire
 }

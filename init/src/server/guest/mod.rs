@@ -4,6 +4,7 @@ mod boot;
 mod events;
 mod list;
 mod log;
+mod output;
 
 use std::rc::Rc;
 
@@ -25,6 +26,7 @@ const CAPABILITIES: &[&str] = &[
     "log",
     "oci-1.2-subset",
     "oci-extensions",
+    "output-offsets",
 ];
 
 pub fn service(domain: &Domain) -> (String, Service) {
@@ -34,20 +36,15 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("List", list::list)
         .serve_waiting("Events", events::events)
         .serve_waiting("ReadLog", log::read)
+        .serve_waiting("ReadOutput", output::read)
+        .serve("ReleaseReader", output::release_reader)
+        .serve_waiting("WriteInput", output::write_input)
+        .serve("DeleteExec", output::delete_exec)
         .refuse(NOT_SERVED)
         .into_service()
 }
 
-const NOT_SERVED: &[&str] = &[
-    "DeleteExec",
-    "ExportFiles",
-    "ImportFiles",
-    "ListProcesses",
-    "ReadOutput",
-    "ReleaseReader",
-    "StartPod",
-    "WriteInput",
-];
+const NOT_SERVED: &[&str] = &["ExportFiles", "ImportFiles", "ListProcesses", "StartPod"];
 
 async fn version(_: Rc<Sandbox>, _: VersionRequest) -> Result<VersionResponse> {
     let mut answer = VersionResponse::new();

@@ -68,7 +68,7 @@ const NOT_SERVED: &[&str] = &[
     "UpdateRoutes",
 ];
 
-/// The process that a request names: none is the container\'s init.
+/// The process that a request names: none is the container's init.
 pub fn ids(container_id: &str, exec_id: &str) -> Result<(ContainerId, Option<ExecId>)> {
     let exec = if exec_id.is_empty() || exec_id == container_id {
         None

@@ -10,8 +10,8 @@ use hyperstart_protocol::agent::{
 
 use super::ids;
 use crate::error::{Code, Context, Error, Result};
-use crate::sandbox::Sandbox;
-use crate::stdio::Output;
+use crate::sandbox::{OutputName, Sandbox};
+use crate::stdio::Which;
 
 /// WriteStdin waits while the pipe is full: a caller that goes away takes what it had not written yet with it.
 pub async fn write_stdin(
@@ -21,9 +21,9 @@ pub async fn write_stdin(
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let process = sandbox.process(&id, exec_id.as_ref())?;
     if request.data.is_empty() {
-        process.stdio.close_stdin(); // how runtime-rs closes it
+        process.stdio.input.close(); // how runtime-rs closes it
     } else {
-        process.stdio.write_stdin(&request.data).await.context(|| format!("container {id:?}"))?;
+        process.stdio.input.append(&request.data).await.context(|| format!("container {id:?}"))?;
     }
     let mut answer = WriteStreamResponse::new();
     answer.len = u32::try_from(request.data.len()).unwrap_or(u32::MAX); // a frame holds no more than 4 MiB
@@ -34,31 +34,32 @@ pub async fn read_stdout(
     sandbox: Rc<Sandbox>,
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse> {
-    read(sandbox, request, Output::Stdout).await
+    read(sandbox, request, Which::Stdout).await
 }
 
 pub async fn read_stderr(
     sandbox: Rc<Sandbox>,
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse> {
-    read(sandbox, request, Output::Stderr).await
+    read(sandbox, request, Which::Stderr).await
 }
 
 pub async fn read(
     sandbox: Rc<Sandbox>,
     request: ReadStreamRequest,
-    output: Output,
+    which: Which,
 ) -> Result<ReadStreamResponse> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     let max = usize::try_from(request.len).unwrap_or(usize::MAX); // stdio bounds it
     let mut answer = ReadStreamResponse::new();
-    answer.data = sandbox.read(&id, exec_id.as_ref(), output, max).await?;
+    let name = OutputName { id: &id, exec_id: exec_id.as_ref(), which };
+    answer.data = sandbox.read_next(name, max).await?;
     Ok(answer)
 }
 
 pub async fn close_stdin(sandbox: Rc<Sandbox>, request: CloseStdinRequest) -> Result<Empty> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
-    sandbox.process(&id, exec_id.as_ref())?.stdio.close_stdin();
+    sandbox.process(&id, exec_id.as_ref())?.stdio.input.close();
     Ok(Empty::new())
 }
 
