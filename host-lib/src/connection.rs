@@ -69,8 +69,10 @@ pub(crate) struct Connection {
     /// Never sent to. Calls under way see it go, and end.
     open: watch::Sender<()>,
     lost: Lost,
-    /// Whether the guest reads our extensions of the OCI spec, once it was asked.
-    reads_extensions: OnceCell<bool>,
+    /// What the guest can beyond Kata's API, once it was asked.
+    capabilities: OnceCell<Vec<String>>,
+    /// How it was reached; none: somebody else did.
+    transport: Option<Transport>,
 }
 
 impl Connection {
@@ -87,8 +89,25 @@ impl Connection {
             health: HealthClient::new(client),
             open: watch::Sender::new(()),
             lost,
-            reads_extensions: OnceCell::new(),
+            capabilities: OnceCell::new(),
+            transport: None,
         }
+    }
+
+    /// How the guest was reached, if that is known.
+    pub(crate) fn transport(&self) -> Option<&Transport> {
+        self.transport.as_ref()
+    }
+
+    /// Whether the guest has a capability. It is asked once.
+    pub(crate) async fn can(&self, capability: &str) -> Result<bool, Cause> {
+        let ask = async || match self.guest(version).await {
+            Ok(answer) => Ok(answer.capabilities),
+            Err(cause) if cause.code() == Code::Unimplemented => Ok(Vec::new()),
+            Err(cause) => Err(cause),
+        };
+        let capabilities = self.capabilities.get_or_try_init(ask).await?;
+        Ok(capabilities.iter().any(|name| name == capability))
     }
 
     /// One call of `grpc.AgentService`.
@@ -146,12 +165,7 @@ impl Connection {
     /// when there is one.
     pub(crate) async fn check_extension(&self, property: Option<&str>) -> Result<(), Cause> {
         let Some(property) = property else { return Ok(()) };
-        let ask = async || match self.guest(version).await {
-            Ok(answer) => Ok(answer.capabilities.iter().any(|name| name == spec::EXTENSIONS)),
-            Err(cause) if cause.code() == Code::Unimplemented => Ok(false),
-            Err(cause) => Err(cause),
-        };
-        match self.reads_extensions.get_or_try_init(ask).await? {
+        match self.can(spec::EXTENSIONS).await? {
             true => Ok(()),
             false => Err(Cause::not_carried(property)),
         }
@@ -242,7 +256,7 @@ async fn attempt(transport: &Transport, limit: Duration) -> Result<Connection, A
         Ok(Err(err)) => return Err(judge(&err)),
         Err(_) => return Err(Attempt::Again("it is stuck".to_owned())),
     };
-    let connection = Connection::new(stream);
+    let connection = Connection { transport: Some(transport.clone()), ..Connection::new(stream) };
     let rest = limit.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
     match connection.check(Some(rest)).await {
         Ok(()) => Ok(connection),

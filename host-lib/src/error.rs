@@ -9,6 +9,8 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::time::Duration;
 
+use protobuf::Enum;
+
 /// The result of every operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -169,6 +171,29 @@ impl Cause {
         let message =
             format!("{property}: this guest does not know our extensions of the agent API");
         Self { code: Code::Unimplemented, message }
+    }
+
+    /// The guest cannot do it.
+    pub(crate) fn lacks(capability: &str) -> Self {
+        let message = format!("this guest has no {capability:?}");
+        Self { code: Code::Unimplemented, message }
+    }
+
+    /// What came, or did not come, on a stream.
+    pub(crate) fn lost(why: impl fmt::Display) -> Self {
+        Self { code: Code::Unavailable, message: format!("stream lost: {why}") }
+    }
+
+    /// An answer of the guest that no correct guest gives.
+    pub(crate) fn nonsense(what: &str) -> Self {
+        Self { code: Code::Internal, message: format!("guest answered {what}") }
+    }
+
+    /// An error of the guest's, with gRPC's number for its code.
+    pub(crate) fn answered(code: u32, message: &str) -> Self {
+        let code = i32::try_from(code).ok().and_then(ttrpc::Code::from_i32);
+        let code = code.unwrap_or(ttrpc::Code::UNKNOWN);
+        Self { code: code_of(code), message: printable(message) }
     }
 
     pub(crate) fn code(&self) -> Code {

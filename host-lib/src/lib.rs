@@ -34,13 +34,16 @@ mod events;
 mod id;
 mod list;
 mod liveness;
+mod output;
 mod process;
 mod processes;
+mod requests;
 mod sandbox;
 pub mod spec;
 mod stats;
 mod stdio;
 mod storage;
+mod streams;
 mod transport;
 mod update;
 
@@ -50,12 +53,13 @@ pub use error::{Code, Error, Result};
 pub use events::{Event, Events, Happened, NextEvent};
 pub use id::{ContainerId, ExecId};
 pub use list::{ContainerStatus, Listing, ProcessStatus, State, StreamStatus};
+pub use output::{Chunk, Look, OutputAt, OutputReader};
 pub use process::{ExitStatus, Process};
 pub use processes::{ProcessEntry, ProcessList};
 pub use sandbox::{
     AgentVersion, BootReceipt, BootStep, GuestDetails, GuestVersion, Sandbox, SandboxConfig,
 };
 pub use stats::{ContainerStats, CpuStats, IoStats, MemoryStats, NetworkStats, PidsStats, Traffic};
-pub use stdio::{Output, Stdin};
+pub use stdio::{Output, Stdin, Stream};
 pub use storage::{ID_RANGE, Storage};
 pub use transport::Transport;

@@ -14,6 +14,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use hyperstart_protocol::agent::{CloseStdinRequest, ReadStreamRequest, WriteStreamRequest};
+use hyperstart_protocol::guest;
+use protobuf::EnumOrUnknown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{CALL, UNBOUNDED};
@@ -28,13 +30,24 @@ const CHUNK: usize = 64 << 10;
 const CHUNK_ON_WIRE: u32 = 64 << 10;
 
 /// A request under way.
-type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// Which of a process's outputs.
-#[derive(Clone, Copy)]
-pub(crate) enum Stream {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output; with a terminal, all of the output.
     Stdout,
+    /// Standard error.
     Stderr,
+}
+
+impl From<Stream> for EnumOrUnknown<guest::Output> {
+    fn from(stream: Stream) -> Self {
+        match stream {
+            Stream::Stdout => guest::Output::STDOUT.into(),
+            Stream::Stderr => guest::Output::STDERR.into(),
+        }
+    }
 }
 
 /// A process's output, from [`Process::stdout`] or [`Process::stderr`]. It ends when the last process that could write

@@ -43,6 +43,15 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 impl Transport {
+    /// The way to another port of the same guest; none where there are no ports.
+    pub(crate) fn to_port(&self, port: u32) -> Option<Self> {
+        match self {
+            Self::Vsock { cid, .. } => Some(Self::Vsock { cid: *cid, port }),
+            Self::Hybrid { path, .. } => Some(Self::Hybrid { path: path.clone(), port }),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// One attempt to connect. It may take for ever: the caller has the deadline.
     pub(crate) async fn open(&self) -> io::Result<Box<dyn Stream>> {
         match self {

@@ -1,0 +1,290 @@
+//! Streams of a process on connections of their own (`guest.proto`, "Streams"): frames, and the two ends of a host's.
+//!
+//! Everything here is polled, and what is half read or half written stays in its buffers: a caller may drop a future
+//! at any point. What the guest sends is bounded: a frame by 64 KiB, what is read ahead by two of them.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyperstart_protocol::guest::{StreamFailure, StreamOpen, StreamOpened, stream_open::Which};
+use hyperstart_protocol::{MAX_STREAM_PAYLOAD, STREAM_HEADER, STREAM_PORT};
+use protobuf::Message;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::connection::Connection;
+use crate::error::{Cause, Code};
+use crate::output::{Chunk, OutputAt};
+use crate::stdio::Stream;
+use crate::transport::{self, Transport};
+
+/// The capability of a guest that serves streams.
+const STREAMS: &str = "streams";
+
+/// For one try to open a stream, and for all. A vsock device may accept a connection that never carries a byte.
+const ATTEMPT: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How much is read at once.
+const READ: usize = 2 * (MAX_STREAM_PAYLOAD + STREAM_HEADER);
+/// What a reader without a name has before it says so while more keeps coming.
+const WORTH_A_WORD: u64 = 16 << 10;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Open = 1,
+    Opened = 2,
+    Data = 3,
+    Taken = 4,
+    End = 5,
+    Failed = 6,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Open, Self::Opened, Self::Data, Self::Taken, Self::End, Self::Failed]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// Where the guest's streams are to be had; none: by requests alone.
+pub(crate) async fn address(connection: &Connection) -> Result<Option<Transport>, Cause> {
+    let Some(address) = connection.transport().and_then(|way| way.to_port(STREAM_PORT)) else {
+        return Ok(None);
+    };
+    Ok(connection.can(STREAMS).await?.then_some(address))
+}
+
+/// A connection that carries frames.
+pub(crate) struct Frames {
+    stream: Box<dyn transport::Stream>,
+    incoming: Vec<u8>,
+    /// How much of `incoming` has been looked at.
+    parsed: usize,
+    outgoing: Vec<u8>,
+    written: usize,
+}
+
+impl Frames {
+    /// Connects and opens; gives the guest's offset.
+    pub(crate) async fn open(address: &Transport, open: &StreamOpen) -> Result<(Self, u64), Cause> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let lost = match timeout(ATTEMPT, Self::attempt(address, open)).await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(cause)) if cause.code() != Code::Unavailable => return Err(cause),
+                Ok(Err(cause)) => cause,
+                Err(_) => Cause::lost("the stream's connection is stuck"),
+            };
+            if Instant::now() >= end {
+                return Err(lost);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn attempt(address: &Transport, open: &StreamOpen) -> Result<(Self, u64), Cause> {
+        let stream = address.open().await.map_err(Cause::lost)?;
+        let (incoming, outgoing) = (Vec::new(), Vec::new());
+        let mut frames = Self { stream, incoming, parsed: 0, outgoing, written: 0 };
+        let payload = open.write_to_bytes().map_err(|_| Cause::nonsense("a request"))?;
+        frames.queue(Kind::Open, &payload);
+        std::future::poll_fn(|cx| frames.poll_opened(cx)).await.map(|offset| (frames, offset))
+    }
+
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, Cause>> {
+        ready!(self.poll_flush(cx))?;
+        loop {
+            match self.frame()? {
+                Some((Kind::Opened, payload)) => {
+                    let opened = StreamOpened::parse_from_bytes(payload);
+                    let opened = opened.map_err(|_| Cause::nonsense("what is no StreamOpened"))?;
+                    return Poll::Ready(Ok(opened.offset));
+                }
+                Some((kind, _)) => return Poll::Ready(Err(out_of_turn(kind))),
+                None => ready!(self.poll_fill(cx))?,
+            }
+        }
+    }
+
+    pub(crate) fn queue(&mut self, kind: Kind, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX); // callers bound it
+        self.outgoing.extend([kind as u8, 0, 0, 0]);
+        self.outgoing.extend(length.to_be_bytes());
+        self.outgoing.extend(payload);
+    }
+
+    /// Writes what was queued.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        while let Some(rest) = self.outgoing.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
+                Ok(0) => {
+                    return Poll::Ready(Err(Cause::lost(io::Error::from(
+                        io::ErrorKind::WriteZero,
+                    ))));
+                }
+                Ok(count) => self.written += count,
+                Err(err) => return Poll::Ready(Err(Cause::lost(err))),
+            }
+        }
+        self.outgoing.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more of what comes in, at least a byte.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        self.incoming.drain(..self.parsed);
+        self.parsed = 0;
+        let before = self.incoming.len();
+        self.incoming.resize(READ, 0);
+        let mut buffer = ReadBuf::new(self.incoming.get_mut(before..).unwrap_or_default());
+        let done = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let count = buffer.filled().len();
+        self.incoming.truncate(before + count);
+        match ready!(done) {
+            Ok(()) if count == 0 => {
+                Poll::Ready(Err(Cause::lost("the guest has closed the stream")))
+            }
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(err) => Poll::Ready(Err(Cause::lost(err))),
+        }
+    }
+
+    /// The next frame that has come whole. The guest's failure is an error.
+    pub(crate) fn frame(&mut self) -> Result<Option<(Kind, &[u8])>, Cause> {
+        let unread = self.incoming.get(self.parsed..).unwrap_or_default();
+        let Some((header, rest)) = unread.split_first_chunk::<STREAM_HEADER>() else {
+            return Ok(None);
+        };
+        let [kind, _, _, _, length @ ..] = *header;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > MAX_STREAM_PAYLOAD {
+            return Err(Cause::nonsense(&format!("a frame of {length} bytes")));
+        }
+        let Some(kind) = Kind::of(kind) else {
+            return Err(Cause::nonsense(&format!("a frame of kind {kind}")));
+        };
+        let Some(payload) = rest.get(..length) else { return Ok(None) };
+        self.parsed += STREAM_HEADER + length;
+        if kind == Kind::Failed {
+            let failure = StreamFailure::parse_from_bytes(payload);
+            let failure = failure.map_err(|_| Cause::nonsense("what is no StreamFailure"))?;
+            return Err(Cause::answered(failure.code, &failure.message));
+        }
+        Ok(Some((kind, payload)))
+    }
+}
+
+pub(crate) fn out_of_turn(kind: Kind) -> Cause {
+    Cause::nonsense(&format!("a frame {kind:?} out of turn"))
+}
+
+/// An output.
+pub(crate) struct OutputFrames {
+    frames: Frames,
+    /// What the guest was told, or will be told by what is queued.
+    told: u64,
+    /// What it is to be told.
+    taken: u64,
+    ended: bool,
+}
+
+impl OutputFrames {
+    pub(crate) async fn open(at: &OutputAt, address: &Transport) -> Result<(Self, u64), Cause> {
+        let which = match at.stream {
+            Stream::Stdout => Which::STDOUT_STREAM,
+            Stream::Stderr => Which::STDERR_STREAM,
+        };
+        let open = StreamOpen {
+            container_id: at.process.wire_container(),
+            exec_id: at.process.wire_id(),
+            stream: which.into(),
+            reader: at.reader.clone(),
+            offset: at.offset,
+            or_oldest: at.or_oldest,
+            ..Default::default()
+        };
+        let (frames, offset) = Frames::open(address, &open).await?;
+        if offset != at.offset && !(at.or_oldest && offset > at.offset) {
+            return Err(Cause::nonsense(&format!("offset {offset}")));
+        }
+        Ok((Self { frames, told: offset, taken: offset, ended: false }, offset))
+    }
+
+    /// All that has come since, from `offset` on.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        offset: u64,
+        acknowledge: Option<u64>,
+    ) -> Poll<Result<Option<Chunk>, Cause>> {
+        self.taken = self.taken.max(acknowledge.unwrap_or_default());
+        if self.taken - self.told >= WORTH_A_WORD {
+            // Whatever comes of it shows at the next read, or the next word.
+            if let Poll::Ready(Err(cause)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(cause));
+            }
+        }
+        let mut data = Vec::new();
+        loop {
+            self.gather(&mut data)?;
+            if !data.is_empty() {
+                return Poll::Ready(Ok(Some(Chunk { offset, data })));
+            }
+            if self.ended {
+                ready!(self.poll_flush(cx))?;
+                return Poll::Ready(Ok(None));
+            }
+            match self.frames.poll_fill(cx) {
+                Poll::Ready(filled) => filled?,
+                Poll::Pending => {
+                    ready!(self.poll_flush(cx))?; // nothing to do but to say so
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self, data: &mut Vec<u8>) -> Result<(), Cause> {
+        if self.ended {
+            return Ok(());
+        }
+        data.reserve(self.frames.incoming.len());
+        while let Some((kind, payload)) = self.frames.frame()? {
+            match kind {
+                Kind::Data => data.extend_from_slice(payload),
+                Kind::End => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Kind::Open | Kind::Opened | Kind::Taken | Kind::Failed => {
+                    return Err(out_of_turn(kind));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn taken(&mut self, offset: u64) {
+        self.taken = self.taken.max(offset);
+    }
+
+    /// Tells the guest what was taken, one word after the other.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        loop {
+            ready!(self.frames.poll_flush(cx))?;
+            if self.told == self.taken {
+                return Poll::Ready(Ok(()));
+            }
+            self.told = self.taken;
+            self.frames.queue(Kind::Taken, &self.told.to_be_bytes());
+        }
+    }
+}
