@@ -23,6 +23,11 @@ pub enum What {
     /// No exec id: the container's first process.
     ProcessExited(ContainerId, Option<ExecId>, ExitStatus),
     Oom(ContainerId),
+    /// By its path below /sys.
+    DeviceAdded(String),
+    DeviceRemoved(String),
+    /// What the kernel says of its pressure.
+    LowMemory(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod network;
 mod offload;
 mod oom;
 mod pci;
+mod pressure;
 mod random;
 mod reaper;
 mod report;

@@ -6,6 +6,7 @@
 
 mod list;
 mod output;
+mod sources;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::sethostname;
 use rustix::system::uname;
@@ -33,6 +34,7 @@ use crate::stdio::Sizes;
 use crate::storage::{Storage, Storages};
 use crate::uevent::Uevents;
 pub use output::{OutputName, Read};
+use sources::Flow;
 
 /// One directory a container, as Kata lays it out; storages are mounted inside.
 const CONTAINERS: &str = "/run/kata-containers";
@@ -45,6 +47,8 @@ pub struct Sandbox {
     uevents: Uevents,
     oom: OomWatch,
     events: Rc<Events>,
+    device_events: Flow,
+    watches_pressure: Cell<bool>,
     storages: Storages,
     /// Process 1 of the pid namespace that containers share, if they do.
     pids: RefCell<Option<Rc<SharedPids>>>,
@@ -82,6 +86,8 @@ impl Sandbox {
             uevents: Uevents::listen()?,
             oom: OomWatch::new(Rc::clone(&events))?,
             events,
+            device_events: Flow::new(Instant::now()),
+            watches_pressure: Cell::new(false),
             storages: Storages::default(),
             pids: RefCell::default(),
             created: RefCell::default(),
@@ -114,7 +120,7 @@ impl Sandbox {
     pub async fn run(&self) -> Result<()> {
         tokio::select! {
             result = self.reaper.run() => result,
-            result = self.uevents.run() => result,
+            result = self.uevents.run(|change| self.device_changed(change)) => result,
             result = self.oom.run() => result,
             () = self.stop.notified() => Ok(()),
         }

@@ -18,6 +18,7 @@ pub async fn events(sandbox: Rc<Sandbox>, request: EventsRequest) -> Result<Even
         Ok(most @ 1..=MOST) => most,
         Ok(_) | Err(_) => MOST,
     };
+    Sandbox::watch_pressure(&sandbox);
     let after = if request.no_wait {
         sandbox.events().after(request.after, most)
     } else {
@@ -34,21 +35,33 @@ fn wire_event(event: Event) -> WireEvent {
     wire.sequence = event.sequence;
     wire.time_ns = event.time_ns;
     let (kind, container) = match event.what {
-        What::ContainerCreated(id) => (WireKind::CONTAINER_CREATED, id),
-        What::ContainerStarted(id) => (WireKind::CONTAINER_STARTED, id),
-        What::ContainerRemoved(id) => (WireKind::CONTAINER_REMOVED, id),
+        What::ContainerCreated(id) => (WireKind::CONTAINER_CREATED, Some(id)),
+        What::ContainerStarted(id) => (WireKind::CONTAINER_STARTED, Some(id)),
+        What::ContainerRemoved(id) => (WireKind::CONTAINER_REMOVED, Some(id)),
         What::ExecStarted(id, exec_id) => {
             wire.exec_id = exec_id.to_string();
-            (WireKind::EXEC_STARTED, id)
+            (WireKind::EXEC_STARTED, Some(id))
         }
         What::ProcessExited(id, exec_id, status) => {
             wire.exec_id = exec_id.map(|exec_id| exec_id.to_string()).unwrap_or_default();
             wire.exit_status = status.code();
-            (WireKind::PROCESS_EXITED, id)
+            (WireKind::PROCESS_EXITED, Some(id))
         }
-        What::Oom(id) => (WireKind::OOM, id),
+        What::Oom(id) => (WireKind::OOM, Some(id)),
+        What::DeviceAdded(path) => {
+            wire.detail = path;
+            (WireKind::DEVICE_ADDED, None)
+        }
+        What::DeviceRemoved(path) => {
+            wire.detail = path;
+            (WireKind::DEVICE_REMOVED, None)
+        }
+        What::LowMemory(pressure) => {
+            wire.detail = pressure;
+            (WireKind::LOW_MEMORY, None)
+        }
     };
     wire.kind = kind.into();
-    wire.container_id = container.to_string();
+    wire.container_id = container.map(|id| id.to_string()).unwrap_or_default();
     wire
 }
