@@ -3,9 +3,14 @@
 //! The child is a copy of PID 1 in the same namespaces: a mount it makes is PID 1's too. It says how it went; after the
 //! deadline it is killed, and where the kernel lets nobody kill it, it is left to itself.
 
+pub mod tool;
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::time::Duration;
 
 use nix::sched::CloneFlags;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::timeout;
 
@@ -45,6 +50,36 @@ pub async fn run<W: FnOnce() -> Result<()>>(
             ))
         }
     }
+}
+
+/// The same for work that finds something out; more than `most` bytes of it are an error.
+pub async fn collect<W: FnOnce() -> Result<Vec<u8>>>(
+    reaper: &Reaper,
+    deadline: Duration,
+    most: u64,
+    work: W,
+) -> Result<Vec<u8>> {
+    let found = memory_file()?;
+    let mut childs = found.try_clone()?;
+    run(reaper, deadline, move || Ok(childs.write_all(&work()?)?)).await?;
+    content(found, most)
+}
+
+/// What PID 1 and a child both see, and nobody waits for.
+fn memory_file() -> Result<File> {
+    let file = memfd_create("offload", MemfdFlags::CLOEXEC);
+    Ok(file.context(|| "make a file in memory".to_owned())?.into())
+}
+
+/// All of a file in memory.
+fn content(mut file: File, most: u64) -> Result<Vec<u8>> {
+    if file.metadata()?.len() > most {
+        return Err(Error::new(Code::ResourceExhausted, format!("more than {most} bytes")));
+    }
+    file.rewind()?;
+    let mut content = Vec::new();
+    file.take(most).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 fn in_child<W: FnOnce() -> Result<()>>((work, reporter): (W, Reporter)) -> ! {

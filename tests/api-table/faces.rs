@@ -30,14 +30,16 @@ pub fn faces() -> Vec<Face> {
 }
 
 impl Face {
-    /// `.serve("Name", module::handler)` and `.serve_waiting(…)`; `NOT_SERVED` is what is refused.
+    /// `.serve("Name", module::handler)` `.serve_waiting(…)` and the like; `NOT_SERVED` is what is refused.
     pub fn parse(service: &str, path: &str, text: &str) -> Self {
         let calls = text.split(".serve").skip(1).filter_map(|rest| {
-            let arguments =
-                rest.trim_start_matches("_waiting").strip_prefix('(')?.split(')').next()?;
-            let (name, handler) = arguments.split_once(',')?;
-            let module = handler.trim().split_once("::").map(|(module, _)| module);
-            Some((name.trim().trim_matches('"').to_owned(), file_of(path, module)))
+            let (how, rest) = rest.split_once('(')?;
+            let is_call = how.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+            let arguments = rest.split(')').next().filter(|_| is_call)?;
+            let mut words = arguments.split(',').map(str::trim);
+            let (name, handler) = (words.next()?, words.next()?);
+            let module = handler.split_once("::").map(|(module, _)| module);
+            Some((name.trim_matches('"').to_owned(), file_of(path, module)))
         });
         let list = text.split("const NOT_SERVED").nth(1);
         let list = list.and_then(|list| list.split("];").next()).unwrap_or_default();

@@ -36,6 +36,7 @@ mod seccomp;
 pub mod spec;
 mod sysctls;
 mod terminal;
+mod termination_log;
 mod tree;
 mod user;
 mod user_namespace;
@@ -64,6 +65,7 @@ pub use seccomp::{
     syscall_named,
 };
 pub use sysctls::{Own as OwnSysctls, check as check_sysctl};
+pub use termination_log::TerminationLog;
 pub use user::capability_named;
 
 use crate::error::{Code, Context, Error, Result};
@@ -88,6 +90,7 @@ pub struct Container {
     annotations: Annotations,
     /// Of its processes' streams.
     sizes: Sizes,
+    termination_log: TerminationLog,
     first: Rc<Process>,
     phase: RefCell<Phase>,
     execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
@@ -137,6 +140,7 @@ impl Container {
         };
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();
+        let termination_log = TerminationLog::of(&spec);
         let annotations = std::mem::take(&mut spec.annotations);
         match Self::set_up(&id, &cgroup, spec, shared_pid, sizes, reaper).await {
             Ok((first, gate)) => Ok(Rc::new(Self {
@@ -146,6 +150,7 @@ impl Container {
                 traits,
                 annotations,
                 sizes,
+                termination_log,
                 first: Rc::new(first),
                 phase: RefCell::new(Phase::Created(gate)),
                 execs: RefCell::default(),
@@ -200,6 +205,10 @@ impl Container {
         let execs = self.execs.borrow();
         let execs = execs.iter().map(|(exec_id, process)| (exec_id.clone(), Rc::clone(process)));
         (Rc::clone(&self.first), execs.collect())
+    }
+
+    pub fn termination_log(&self) -> &TerminationLog {
+        &self.termination_log
     }
 
     pub fn cgroup(&self) -> &Cgroup {

@@ -4,6 +4,7 @@
 //! Every method is one request, told in domain types. No borrow of a table lives over an await: a request looks up,
 //! lets go, and waits.
 
+mod files;
 mod list;
 mod output;
 mod sources;
@@ -20,6 +21,8 @@ use nix::unistd::sethostname;
 use rustix::system::uname;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
+
+pub use files::Family;
 
 use crate::boot::Receipt;
 use crate::config::Config;

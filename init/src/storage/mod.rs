@@ -3,9 +3,11 @@
 //! A driver says how a source is found and becomes a plan, which is data; carrying it out is a mount(2).
 
 mod block;
+pub mod copy_file;
 mod idmapped;
 mod options;
 mod overlay;
+pub mod share;
 mod table;
 
 use std::fs::{self, DirBuilder};

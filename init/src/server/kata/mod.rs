@@ -5,6 +5,8 @@
 
 mod clock;
 pub mod container;
+mod files;
+mod iptables;
 mod sandbox;
 mod stdio;
 
@@ -36,6 +38,11 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve_waiting("WriteStdin", stdio::write_stdin)
         .serve("CloseStdin", stdio::close_stdin)
         .serve("TtyWinResize", stdio::resize)
+        .serve("CopyFile", files::copy)
+        .serve("GetDiagnosticData", files::diagnostic_data)
+        .serve("RemoveStaleVirtiofsShareMounts", files::look_at_shared_mounts)
+        .serve("GetIPTables", iptables::get)
+        .serve("SetIPTables", iptables::set)
         .refuse(NOT_SERVED)
         .into_service()
 }
@@ -44,9 +51,6 @@ const NOT_SERVED: &[&str] = &[
     "AddARPNeighbors",
     "AddSwap",
     "AddSwapPath",
-    "CopyFile",
-    "GetDiagnosticData",
-    "GetIPTables",
     "GetMetrics",
     "GetVolumeStats",
     "ListInterfaces",
@@ -56,10 +60,8 @@ const NOT_SERVED: &[&str] = &[
     "MemHotplugByProbe",
     "OnlineCPUMem",
     "PauseContainer",
-    "RemoveStaleVirtiofsShareMounts",
     "ResizeVolume",
     "ResumeContainer",
-    "SetIPTables",
     "SetPolicy",
     "StatsContainer",
     "UpdateContainer",
