@@ -8,6 +8,7 @@ mod files;
 mod list;
 mod output;
 mod sources;
+mod start_pod;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ use crate::storage::{Storage, Storages};
 use crate::uevent::Uevents;
 pub use output::{OutputName, Read};
 use sources::Flow;
+pub use start_pod::NewContainer;
 
 /// One directory a container, as Kata lays it out; storages are mounted inside.
 const CONTAINERS: &str = "/run/kata-containers";
@@ -134,6 +136,7 @@ impl Sandbox {
             return Err(Error::new(Code::AlreadyExists, "create sandbox: there is one already"));
         }
         *self.created.borrow_mut() = Some(Vec::new()); // at once: a second create may come while this one waits
+        let hostname = self.hostname();
         match self.set_up(&spec).await {
             Ok(mount_points) => {
                 *self.created.borrow_mut() = Some(mount_points);
@@ -141,7 +144,7 @@ impl Sandbox {
                 Ok(())
             }
             Err(err) => {
-                self.pids.take(); // they end with it
+                self.undo_set_up(&hostname);
                 *self.created.borrow_mut() = None;
                 Err(err).context(|| format!("create sandbox {:?}", spec.id))
             }
@@ -166,18 +169,22 @@ impl Sandbox {
     /// Removes what is left, then lets the machine end once this request is answered.
     pub async fn destroy(&self) -> Result<()> {
         self.stopping.set(true);
-        let ids: Vec<ContainerId> = self.containers.borrow().keys().cloned().collect();
-        for id in ids {
-            if let Err(err) = self.remove_container(&id, Some(Duration::from_secs(5))).await {
-                log::warn!("{err}"); // the machine ends all the same, and with it the container
-            }
-        }
+        self.remove_containers(Duration::from_secs(5)).await; // the machine ends all the same, and with it the rest
         let mount_points = self.created.borrow_mut().take();
         if let Some(mount_points) = mount_points {
             self.storages.remove_all(&mount_points, &self.reaper).await;
         }
         self.stop.notify_one();
         Ok(())
+    }
+
+    async fn remove_containers(&self, deadline: Duration) {
+        let ids: Vec<ContainerId> = self.containers.borrow().keys().cloned().collect();
+        for id in ids {
+            if let Err(err) = self.remove_container(&id, Some(deadline)).await {
+                log::warn!("remove container {id:?}: {err}");
+            }
+        }
     }
 
     pub async fn create_container(

@@ -5,6 +5,7 @@ mod events;
 mod list;
 mod log;
 mod output;
+mod start_pod;
 
 use std::rc::Rc;
 
@@ -27,6 +28,7 @@ const CAPABILITIES: &[&str] = &[
     "oci-1.2-subset",
     "oci-extensions",
     "output-offsets",
+    "start-pod",
 ];
 
 pub fn service(domain: &Domain) -> (String, Service) {
@@ -34,6 +36,7 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("Version", version)
         .serve("BootReceipt", boot::receipt)
         .serve("List", list::list)
+        .serve("StartPod", start_pod::start_pod)
         .serve_waiting("Events", events::events)
         .serve_waiting("ReadLog", log::read)
         .serve_waiting("ReadOutput", output::read)
@@ -44,7 +47,7 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .into_service()
 }
 
-const NOT_SERVED: &[&str] = &["ExportFiles", "ImportFiles", "ListProcesses", "StartPod"];
+const NOT_SERVED: &[&str] = &["ExportFiles", "ImportFiles", "ListProcesses"];
 
 async fn version(_: Rc<Sandbox>, _: VersionRequest) -> Result<VersionResponse> {
     let mut answer = VersionResponse::new();

@@ -13,13 +13,21 @@ use super::super::oci;
 use super::{ids, refuse_if, storages};
 use crate::container::{ContainerId, ExecId};
 use crate::error::{Code, Context, Error, Result};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{NewContainer, Sandbox};
 
 pub async fn create(sandbox: Rc<Sandbox>, request: CreateContainerRequest) -> Result<Empty> {
+    let shared = oci::Shared { hostname: sandbox.hostname(), pid: sandbox.shares_pids() };
+    let NewContainer { id, spec, storages } = understood(request, &shared)?;
+    sandbox.create_container(&id, spec, &storages).await?;
+    Ok(Empty::new())
+}
+
+/// What is asked for, in a sandbox that shares so much.
+pub fn understood(request: CreateContainerRequest, shared: &oci::Shared) -> Result<NewContainer> {
     let (id, exec_id) = ids(&request.container_id, &request.exec_id)?;
     refuse_if(exec_id.is_some(), "exec_id other than the container's id")?;
     refuse_if(request.string_user.is_some(), "string_user")?;
-    if request.sandbox_pidns && !sandbox.shares_pids() {
+    if request.sandbox_pidns && !shared.pid {
         let message = "sandbox_pidns: the sandbox was created without it";
         return Err(Error::new(Code::FailedPrecondition, message));
     }
@@ -32,11 +40,9 @@ pub async fn create(sandbox: Rc<Sandbox>, request: CreateContainerRequest) -> Re
         ));
     };
     let operation = || format!("create container {id:?}");
-    let shared = oci::Shared { hostname: sandbox.hostname(), pid: sandbox.shares_pids() };
-    let mut spec = oci::container_spec(spec, &shared).context(operation)?;
+    let mut spec = oci::container_spec(spec, shared).context(operation)?;
     spec.guest_devices = oci::guest_devices(request.devices).context(operation)?;
-    sandbox.create_container(&id, spec, &storages(request.storages)?).await?;
-    Ok(Empty::new())
+    Ok(NewContainer { storages: storages(request.storages)?, id, spec })
 }
 
 pub async fn start(sandbox: Rc<Sandbox>, request: StartContainerRequest) -> Result<Empty> {

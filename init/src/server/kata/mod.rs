@@ -7,7 +7,7 @@ mod clock;
 pub mod container;
 mod files;
 mod iptables;
-mod sandbox;
+pub mod sandbox;
 mod stdio;
 
 use hyperstart_protocol::agent::Storage as WireStorage;

@@ -17,17 +17,21 @@ use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::storage;
 
 pub async fn create(sandbox: Rc<Sandbox>, request: CreateSandboxRequest) -> Result<Empty> {
+    sandbox.create(understood(request)?).await?;
+    Ok(Empty::new())
+}
+
+/// What is asked for.
+pub fn understood(request: CreateSandboxRequest) -> Result<SandboxSpec> {
     refuse_if(!request.guest_hook_path.is_empty(), "guest_hook_path")?;
     refuse_if(!request.kernel_modules.is_empty(), "kernel_modules")?;
-    let spec = SandboxSpec {
+    Ok(SandboxSpec {
         id: request.sandbox_id,
         hostname: request.hostname,
         dns: request.dns,
         shares_pids: request.sandbox_pidns,
         storages: storages(request.storages)?,
-    };
-    sandbox.create(spec).await?;
-    Ok(Empty::new())
+    })
 }
 
 pub async fn destroy(sandbox: Rc<Sandbox>, _: DestroySandboxRequest) -> Result<Empty> {
