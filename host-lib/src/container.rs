@@ -82,16 +82,7 @@ impl Container {
         spec: &runtime::Spec,
         options: ContainerOptions,
     ) -> Result<Self> {
-        let mut wire = spec::to_wire(spec)?;
-        wire.Init = options.init;
-        let request = CreateContainerRequest {
-            container_id: id.as_str().to_owned(),
-            exec_id: id.as_str().to_owned(),
-            storages: storage::to_wire(options.storages),
-            devices: options.devices.into_iter().map(Into::into).collect(),
-            OCI: MessageField::some(wire),
-            ..Default::default()
-        };
+        let request = create_request(id, spec, options)?;
         check_size(&request).map_err(Cause::of("create container", id))?;
         let extension = spec::extension_of_spec(request.OCI.get_or_default());
         connection.check_extension(extension).await.map_err(Cause::of("create container", id))?;
@@ -250,8 +241,25 @@ impl fmt::Debug for Container {
     }
 }
 
+pub(crate) fn create_request(
+    id: &ContainerId,
+    spec: &runtime::Spec,
+    options: ContainerOptions,
+) -> Result<CreateContainerRequest> {
+    let mut wire = spec::to_wire(spec)?;
+    wire.Init = options.init;
+    Ok(CreateContainerRequest {
+        container_id: id.as_str().to_owned(),
+        exec_id: id.as_str().to_owned(),
+        storages: storage::to_wire(options.storages),
+        devices: options.devices.into_iter().map(Into::into).collect(),
+        OCI: MessageField::some(wire),
+        ..Default::default()
+    })
+}
+
 /// Refuses what would not fit into a frame, by a cause that says so.
-fn check_size(request: &impl Message) -> Result<(), Cause> {
+pub(crate) fn check_size(request: &impl Message) -> Result<(), Cause> {
     // Names of service and method, and the lengths, have room in what is left.
     const MOST: u64 = MAX_FRAME as u64 - 1024;
     match request.compute_size() {

@@ -27,6 +27,7 @@
 //! What the guest answers is taken for data from a stranger: sizes are bounded, numbers checked, text escaped.
 #![deny(missing_docs)]
 
+mod clock;
 mod connection;
 mod container;
 mod error;
@@ -34,7 +35,9 @@ mod events;
 mod id;
 mod list;
 mod liveness;
+mod log;
 mod output;
+mod pod;
 mod process;
 mod processes;
 mod requests;
@@ -53,7 +56,9 @@ pub use error::{Code, Error, Result};
 pub use events::{Event, Events, Happened, NextEvent};
 pub use id::{ContainerId, ExecId};
 pub use list::{ContainerStatus, Listing, ProcessStatus, State, StreamStatus};
+pub use log::LogPart;
 pub use output::{Chunk, Look, OutputAt, OutputReader};
+pub use pod::PodContainer;
 pub use process::{ExitStatus, Process};
 pub use processes::{ProcessEntry, ProcessList};
 pub use sandbox::{

@@ -41,6 +41,19 @@ pub struct SandboxConfig {
     pub storages: Vec<Storage>,
 }
 
+impl From<SandboxConfig> for CreateSandboxRequest {
+    fn from(SandboxConfig { id, hostname, dns, shared_pid, storages }: SandboxConfig) -> Self {
+        Self {
+            sandbox_id: id,
+            hostname,
+            dns,
+            sandbox_pidns: shared_pid,
+            storages: storage::to_wire(storages),
+            ..Self::default()
+        }
+    }
+}
+
 /// Which agent answers (`grpc.Health/Version`). Free text, to be shown and not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentVersion {
@@ -160,15 +173,7 @@ impl Sandbox {
     /// # Errors
     /// [`Code::AlreadyExists`]: it was made before. Else whatever kept a storage from being mounted.
     pub async fn create(&self, config: &SandboxConfig) -> Result<()> {
-        let SandboxConfig { id, hostname, dns, shared_pid, storages } = config.clone();
-        let request = CreateSandboxRequest {
-            sandbox_id: id,
-            hostname,
-            dns,
-            sandbox_pidns: shared_pid,
-            storages: storage::to_wire(storages),
-            ..Default::default()
-        };
+        let request = CreateSandboxRequest::from(config.clone());
         let call = self.connection.agent(CALL, |agent, context| async move {
             agent.create_sandbox(context, &request).await
         });

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use fake::{Guest, hostile};
 use hyperstart::{
-    Code, ConnectOptions, ContainerId, Event, ExecId, Happened, NextEvent, Sandbox, State,
-    Transport,
+    Code, ConnectOptions, ContainerId, ContainerOptions, Event, ExecId, Happened, NextEvent,
+    PodContainer, Sandbox, SandboxConfig, State, Transport, spec,
 };
 use hyperstart_protocol::guest;
 use hyperstart_protocol::guest::event::Kind;
@@ -177,4 +177,58 @@ async fn what_is_listed_is_what_there_is() {
     guest.listing.lock().unwrap().containers[0].processes.clear();
     assert_eq!(sandbox.list().await.unwrap_err().code(), Code::Internal);
     assert_eq!(guest.log(), ["list ", "list web", "list db", "list "]);
+}
+
+#[tokio::test]
+async fn a_pod_is_one_call() {
+    let (guest, sandbox, _server) = guest().await;
+    let config = SandboxConfig { hostname: "pod".to_owned(), ..Default::default() };
+    let container = |name: &str| {
+        let process =
+            spec::default_process(vec![name.to_owned()], vec![], "/", spec::user(""), false);
+        let spec = spec::default_spec(&id(name), process);
+        PodContainer { id: id(name), spec, options: ContainerOptions::default() }
+    };
+    let pod = vec![container("web"), container("db")];
+    let started = sandbox.start_pod(&config, pod).await.unwrap();
+    let ids: Vec<&ContainerId> = started.iter().map(hyperstart::Container::id).collect();
+    assert_eq!(ids, [&id("web"), &id("db")]);
+    assert_eq!(guest.log(), ["start pod pod [\"web\", \"db\"]"]);
+    let mut large = container("large");
+    let text = "x".repeat(4 << 20);
+    large.spec.set_annotations(Some([("large".to_owned(), text)].into()));
+    let err = sandbox.start_pod(&config, vec![large]).await.unwrap_err();
+    assert_eq!(err.code(), Code::InvalidArgument, "{err}");
+    assert_eq!(guest.log(), Vec::<String>::new(), "it was not sent");
+}
+
+#[tokio::test]
+async fn the_log_is_read_at_offsets() {
+    let (guest, sandbox, _server) = guest().await;
+    let answer = |offset, data: &[u8]| {
+        let data = data.to_owned();
+        *guest.journal.lock().unwrap() =
+            guest::ReadLogResponse { offset, data, ..Default::default() };
+    };
+    answer(7, b"a\x1b\n");
+    let part = sandbox.log(3).await.unwrap();
+    assert_eq!((part.offset, part.data.as_slice(), part.end()), (7, b"a\x1b\n".as_slice(), 10));
+    answer(10, b"");
+    assert_eq!(sandbox.log(10).await.unwrap().end(), 10);
+    let err = sandbox.next_log(10).await.unwrap_err();
+    assert_eq!(err.code(), Code::Internal, "nothing, where it was to wait: {err}");
+    let err = sandbox.log(11).await.unwrap_err();
+    assert_eq!(err.code(), Code::Internal, "not what was asked for: {err}");
+    assert_eq!(guest.log(), ["log 3 true", "log 10 true", "log 10 false", "log 11 true"]);
+}
+
+#[tokio::test]
+async fn clock_and_random_numbers_are_set() {
+    let (guest, sandbox, _server) = guest().await;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_042);
+    sandbox.set_time(time).await.unwrap();
+    sandbox.reseed(&[7; 32]).await.unwrap();
+    let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+    assert_eq!(sandbox.set_time(before).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(guest.log(), ["time 1700000000.000042", "reseed 32"]);
 }

@@ -1,7 +1,7 @@
 //! `hyperstart.v1.Guest` of the fake guest.
 
 use async_trait::async_trait;
-use hyperstart_protocol::{PROTOCOL_MAJOR, guest, guest_ttrpc};
+use hyperstart_protocol::{Empty, PROTOCOL_MAJOR, guest, guest_ttrpc};
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::Guest;
@@ -53,5 +53,24 @@ impl guest_ttrpc::Guest for Guest {
     ) -> ttrpc::Result<guest::ListProcessesResponse> {
         self.note(format!("processes {}", request.container_id))?;
         Ok(self.processes.lock().unwrap().clone())
+    }
+
+    async fn start_pod(
+        &self,
+        _: &TtrpcContext,
+        request: guest::StartPodRequest,
+    ) -> ttrpc::Result<Empty> {
+        let ids = request.containers.iter().map(|container| container.container_id.as_str());
+        let ids: Vec<&str> = ids.collect();
+        self.note(format!("start pod {} {ids:?}", request.sandbox.hostname))
+    }
+
+    async fn read_log(
+        &self,
+        _: &TtrpcContext,
+        request: guest::ReadLogRequest,
+    ) -> ttrpc::Result<guest::ReadLogResponse> {
+        self.note(format!("log {} {}", request.offset, request.no_wait))?;
+        Ok(self.journal.lock().unwrap().clone())
     }
 }

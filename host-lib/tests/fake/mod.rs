@@ -46,6 +46,8 @@ pub struct Guest {
     pub status: watch::Sender<Option<i32>>,
     /// What Events tells; those that are no longer there are lost.
     pub events: watch::Sender<Vec<guest::Event>>,
+    /// What ReadLog answers.
+    pub journal: Mutex<guest::ReadLogResponse>,
     /// What List answers.
     pub listing: Mutex<guest::ListResponse>,
 }
@@ -251,6 +253,22 @@ impl agent_ttrpc::AgentService for Guest {
         details.init_daemon = true;
         details.storage_handlers = vec!["mmioblk".to_owned()];
         Ok(answer)
+    }
+
+    async fn set_guest_date_time(
+        &self,
+        _: &TtrpcContext,
+        request: agent::SetGuestDateTimeRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.note(format!("time {}.{:06}", request.Sec, request.Usec))
+    }
+
+    async fn reseed_random_dev(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ReseedRandomDevRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.note(format!("reseed {}", request.data.len()))
     }
 
     async fn get_oom_event(
