@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    boot_receipt, console, exec, host, images, inspect, kill, logs, pause, ps, rm, run, stats,
-    stop, top, unpause, update, wait,
+    boot_receipt, console, events, exec, host, images, inspect, kill, logs, pause, ps, rm, run,
+    stats, stop, top, unpause, update, wait,
 };
 use crate::error::Result;
 
@@ -50,6 +50,7 @@ pub enum Command {
     Ps(ps::Args),
     Stats(stats::Args),
     Top(top::Args),
+    Events(events::Args),
     Logs(logs::Args),
     Stop(stop::Args),
     Kill(kill::Args),
@@ -74,6 +75,7 @@ impl Command {
             Command::Ps(args) => ps::run(&args),
             Command::Stats(args) => stats::run(args).await,
             Command::Top(args) => top::run(args).await,
+            Command::Events(args) => events::run(args).await,
             Command::Logs(args) => logs::run(args).await,
             Command::Stop(args) => stop::run(args).await,
             Command::Kill(args) => kill::run(args).await,

@@ -2,6 +2,7 @@
 
 pub mod boot_receipt;
 pub mod console;
+pub mod events;
 pub mod exec;
 pub mod host;
 pub mod images;
