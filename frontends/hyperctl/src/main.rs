@@ -14,6 +14,7 @@ mod guest;
 mod happening;
 mod hooks;
 mod image;
+mod lines;
 mod live;
 mod logging;
 mod machine;
