@@ -72,7 +72,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(*args).await,
             Command::Exec(args) => exec::run(args).await,
-            Command::Ps(args) => ps::run(&args),
+            Command::Ps(args) => ps::run(&args).await,
             Command::Stats(args) => stats::run(args).await,
             Command::Top(args) => top::run(args).await,
             Command::Events(args) => events::run(args).await,

@@ -38,7 +38,7 @@ pub struct Store {
 }
 
 /// A pod as any hyperctl sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pod {
     pub dir: PathBuf,
     pub state: State,
