@@ -333,6 +333,21 @@ impl<'vm> Running<'vm> {
         assert_eq!(String::from_utf8_lossy(&got), format!("{line}\n"));
     }
 
+    /// The next line on its stdout.
+    pub fn line(&self) -> String {
+        let read = async {
+            let (mut line, mut stdout) = (Vec::new(), self.stdout.lock().await);
+            loop {
+                match stdout.read_u8().await? {
+                    b'\n' => return Ok::<_, std::io::Error>(line),
+                    byte => line.push(byte),
+                }
+            }
+        };
+        let line = self.vm.run("a line on stdout", read).unwrap_or_else(|err| panic!("{err}"));
+        String::from_utf8(line).expect("stdout is text")
+    }
+
     /// Waits for the end and gives the exit code.
     pub fn wait(&self) -> u8 {
         let status = self.vm.run("the end of a process", self.process.wait());

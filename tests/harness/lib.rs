@@ -14,10 +14,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 #![allow(clippy::print_stderr)] // and says on stderr what its guest said
 
+pub mod api;
 pub mod bundle;
 pub mod capabilities;
 pub mod command;
 pub mod container;
+pub mod disk;
 pub mod edit;
 pub mod facts;
 pub mod guest;

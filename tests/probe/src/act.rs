@@ -169,6 +169,15 @@ pub fn allocate(mebibytes: usize) -> Outcome {
     Ok(0)
 }
 
+/// Takes memory, touches every page of it, says `held`, and keeps it.
+pub fn hold(mebibytes: usize) -> Outcome {
+    let held = vec![1_u8; mebibytes << 20];
+    say("held")?;
+    sleep(u64::MAX)?;
+    drop(held);
+    Ok(0)
+}
+
 /// What each file says, as `path=length:first line`, or `path=error:ERRNO`: what masking and read-only leave of it.
 pub fn read(paths: &[String]) -> Outcome {
     for path in paths {

@@ -53,6 +53,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("cat", []) => act::cat(),
         ("orphans", [count, milliseconds]) => act::orphans(parse(count)?, parse(milliseconds)?),
         ("allocate", [mebibytes]) => act::allocate(parse(mebibytes)?),
+        ("hold", [mebibytes]) => act::hold(parse(mebibytes)?),
         ("read", paths) => act::read(paths),
         ("find", [path, text]) => act::find(path, text),
         ("open-write", [path]) => act::open_for_writing(path),
