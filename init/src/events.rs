@@ -18,6 +18,8 @@ const KEPT: usize = 512;
 pub enum What {
     ContainerCreated(ContainerId),
     ContainerStarted(ContainerId),
+    ContainerPaused(ContainerId),
+    ContainerResumed(ContainerId),
     ContainerRemoved(ContainerId),
     ExecStarted(ContainerId, ExecId),
     /// No exec id: the container's first process.

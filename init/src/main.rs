@@ -9,9 +9,11 @@ mod config;
 mod container;
 mod error;
 mod events;
+mod hotplug;
 mod idmap;
 mod log;
 mod loopback;
+mod metrics;
 mod network;
 mod offload;
 mod oom;
@@ -24,8 +26,11 @@ mod sandbox;
 mod server;
 mod stdio;
 mod storage;
+mod swap;
 mod sys;
+mod textfile;
 mod uevent;
+mod volumes;
 
 use std::rc::Rc;
 

@@ -20,16 +20,23 @@ use crate::reaper::Reaper;
 use crate::report::{self, Report, Reporter};
 use crate::sys::process::{CloneArgs, clone_child, exit_now};
 
+type Work<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+
 /// Runs `work` in a child and waits for its result, for `deadline` at most.
-pub async fn run<W: FnOnce() -> Result<()>>(
+pub async fn run(
     reaper: &Reaper,
     deadline: Duration,
-    work: W,
+    work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    run_boxed(reaper, deadline, Box::new(work)).await
+}
+
+/// Once for all kinds of work, for the size of PID 1.
+async fn run_boxed(reaper: &Reaper, deadline: Duration, work: Work<'_>) -> Result<()> {
     let (listener, reporter) = report::channel()?;
     let child = clone_child(
         CloneArgs { namespaces: CloneFlags::empty(), cgroup: None },
-        in_child::<W>,
+        in_child,
         (work, reporter),
     )
     .context(|| "clone".to_owned())?;
@@ -82,7 +89,7 @@ fn content(mut file: File, most: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn in_child<W: FnOnce() -> Result<()>>((work, reporter): (W, Reporter)) -> ! {
+fn in_child((work, reporter): (Work<'_>, Reporter)) -> ! {
     match work().and_then(|()| reporter.ready(None)) {
         Ok(()) => exit_now(0),
         Err(err) => {

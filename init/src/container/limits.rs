@@ -20,11 +20,11 @@ use crate::sys::CGROUP_ROOT;
 const IO_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Setting {
-    file: String,
-    value: String,
+pub struct Setting {
+    pub file: String,
+    pub value: String,
     /// Of a file that not every kernel has, and that says the same once more.
-    is_optional: bool,
+    pub is_optional: bool,
 }
 
 /// Sets all limits but those of disks.
@@ -55,12 +55,12 @@ fn is_io(setting: &Setting) -> bool {
 }
 
 /// A disk has weights once its cost is modelled (cgroup-v2, "IO Cost"), which the root's file says.
-fn weigh((major, minor): DeviceNumber) -> Result<()> {
+pub fn weigh((major, minor): DeviceNumber) -> Result<()> {
     write(&Path::new(CGROUP_ROOT).join("io.cost.qos"), &format!("{major}:{minor} enable=1"))
         .context(|| format!("linux.resources.blockIO.weightDevice {major}:{minor}"))
 }
 
-fn set(cgroup: &Path, Setting { file, value, is_optional }: &Setting) -> Result<()> {
+pub fn set(cgroup: &Path, Setting { file, value, is_optional }: &Setting) -> Result<()> {
     match write(&cgroup.join(file), value) {
         Err(err) if err.raw_os_error() == Some(Errno::ENOENT as i32) => {
             if *is_optional {
@@ -83,7 +83,7 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 }
 
 /// Why a file is not there: its controller is not, or there is no such file of it.
-fn missing(cgroup: &Path, file: &str) -> Error {
+pub fn missing(cgroup: &Path, file: &str) -> Error {
     let controller = file.split('.').next().unwrap_or_default();
     let controllers = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap_or_default();
     if controllers.split_whitespace().any(|known| known == controller) {
@@ -98,7 +98,7 @@ fn missing(cgroup: &Path, file: &str) -> Error {
 }
 
 /// Which files of the cgroup get which values, in the order in which the kernel takes them.
-fn settings(resources: &Resources) -> Vec<Setting> {
+pub fn settings(resources: &Resources) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut set = |file: &str, value: Option<String>, is_optional| {
         if let Some(value) = value {

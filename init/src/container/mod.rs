@@ -5,6 +5,8 @@
 //! (nothing) ------> Created ------------> Running ------------------------------> Stopped(status)
 //!                      \______________________ killed __________________________/
 //! ```
+//! A running one may be paused and resumed (`freeze.rs`).
+//!
 //!
 //! `create` sets everything up and holds the first process at a gate before its execve; `start` opens the gate. A
 //! create that fails leaves nothing: no cgroup, no process, and no mount, since those live in the child's namespace.
@@ -17,6 +19,7 @@ mod copy_up;
 mod detached;
 mod device_rules;
 mod devices;
+mod freeze;
 mod fs_context;
 mod guest_devices;
 mod hidden;
@@ -28,20 +31,23 @@ mod mounts;
 mod namespaces;
 mod process;
 mod process_one;
+mod processes;
 mod program;
 mod rlimits;
 mod rootfs;
 mod scheduling;
 mod seccomp;
 pub mod spec;
+mod stats;
 mod sysctls;
 mod terminal;
 mod termination_log;
 mod tree;
+mod update;
 mod user;
 mod user_namespace;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -49,6 +55,7 @@ use std::time::Duration;
 
 use nix::libc::{EBUSY, SIGKILL, SIGTERM};
 use rustix::fs::{major, minor, stat};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 pub use cgroup::{Cgroup, normalised as normalised_cgroup_path};
@@ -57,6 +64,7 @@ pub use mount_options::{Extent, MountOptions, propagation_named};
 pub use mounts::plan as plan_mounts;
 pub use process::Process;
 pub use process_one::SharedPids;
+pub use processes::Entry as ProcessEntry;
 pub use rlimits::from_name as rlimit_named;
 #[cfg(test)]
 pub use seccomp::tests::answer as seccomp_answer;
@@ -64,6 +72,7 @@ pub use seccomp::{
     Action, Comparison, Condition, Filter as SeccompFilter, FilterFlags, Rule, Seccomp,
     syscall_named,
 };
+pub use stats::{Cpu, Disk, Hugepages, Memory, Stats, Usage};
 pub use sysctls::{Own as OwnSysctls, check as check_sysctl};
 pub use termination_log::TerminationLog;
 pub use user::capability_named;
@@ -93,6 +102,10 @@ pub struct Container {
     termination_log: TerminationLog,
     first: Rc<Process>,
     phase: RefCell<Phase>,
+    /// Its processes are frozen, or are about to be.
+    paused: Cell<bool>,
+    /// Held while its cgroup is changed: one pause, resume or update at a time.
+    changing: Mutex<()>,
     execs: RefCell<BTreeMap<ExecId, Rc<Process>>>,
     /// Ids of execs that are being set up.
     reserved: RefCell<BTreeSet<ExecId>>,
@@ -103,6 +116,8 @@ pub struct Container {
 struct Traits {
     /// Its first process is process 1 of a pid namespace, and the others end with it.
     owns_pids: bool,
+    /// It has a network namespace of its own, and shares none with the sandbox.
+    owns_network: bool,
     /// Its first process passes signals on.
     has_init: bool,
     /// It is in a user namespace, its own or one of others.
@@ -120,6 +135,7 @@ enum Phase {
 pub enum State {
     Created,
     Running,
+    Paused,
     Stopped(ExitStatus),
 }
 
@@ -135,6 +151,7 @@ impl Container {
     ) -> Result<Rc<Self>> {
         let traits = Traits {
             owns_pids: spec.namespaces.pid == Namespace::New,
+            owns_network: spec.namespaces.network != Namespace::Sandbox,
             has_init: spec.init,
             in_user_namespace: spec.namespaces.user.is_some(),
         };
@@ -153,6 +170,8 @@ impl Container {
                 termination_log,
                 first: Rc::new(first),
                 phase: RefCell::new(Phase::Created(gate)),
+                paused: Cell::new(false),
+                changing: Mutex::new(()),
                 execs: RefCell::default(),
                 reserved: RefCell::default(),
             })),
@@ -219,8 +238,14 @@ impl Container {
         match (self.first.status(), &*self.phase.borrow()) {
             (Some(status), _) => State::Stopped(status),
             (None, Phase::Created(_)) => State::Created,
+            (None, Phase::Started) if self.paused.get() => State::Paused,
             (None, Phase::Started) => State::Running,
         }
+    }
+
+    /// Whether the sandbox's network is not its own.
+    pub fn owns_network(&self) -> bool {
+        self.traits.owns_network
     }
 
     /// Lets the first process go, and waits until it runs its program.
@@ -349,6 +374,7 @@ impl Container {
         match self.state() {
             State::Created => Error::new(Code::FailedPrecondition, "it was not started"),
             State::Running => Error::new(Code::FailedPrecondition, "it is running"),
+            State::Paused => Error::new(Code::FailedPrecondition, "it is paused"),
             State::Stopped(_) => stopped(),
         }
     }

@@ -366,6 +366,8 @@ pub struct GuestDevice {
 pub struct Resources {
     pub device_rules: Vec<DeviceRule>,
     pub memory_limit: Option<Limit>,
+    /// An update to a limit below what is in use is refused.
+    pub check_before_update: bool,
     /// Memory that is not reclaimed while others have some to give (`memory.low`).
     pub memory_reservation: Option<Limit>,
     /// Swap alone, without memory.

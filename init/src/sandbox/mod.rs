@@ -6,9 +6,12 @@
 
 mod files;
 mod list;
+mod machine;
 mod output;
+mod resources;
 mod sources;
 mod start_pod;
+mod volumes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +39,7 @@ use crate::oom::OomWatch;
 use crate::reaper::{ExitStatus, Reaper};
 use crate::stdio::Sizes;
 use crate::storage::{Storage, Storages};
+use crate::swap::Swaps;
 use crate::uevent::Uevents;
 pub use output::{OutputName, Read};
 use sources::Flow;
@@ -55,6 +59,9 @@ pub struct Sandbox {
     device_events: Flow,
     watches_pressure: Cell<bool>,
     storages: Storages,
+    swaps: Swaps,
+    /// How often metrics were asked for.
+    scrapes: Cell<u64>,
     /// Process 1 of the pid namespace that containers share, if they do.
     pids: RefCell<Option<Rc<SharedPids>>>,
     /// Mounts of the sandbox's own; none: the host has not created the sandbox yet.
@@ -94,6 +101,8 @@ impl Sandbox {
             device_events: Flow::new(Instant::now()),
             watches_pressure: Cell::new(false),
             storages: Storages::default(),
+            swaps: Swaps::default(),
+            scrapes: Cell::default(),
             pids: RefCell::default(),
             created: RefCell::default(),
             containers: RefCell::default(),
@@ -170,6 +179,7 @@ impl Sandbox {
     pub async fn destroy(&self) -> Result<()> {
         self.stopping.set(true);
         self.remove_containers(Duration::from_secs(5)).await; // the machine ends all the same, and with it the rest
+        self.swaps.remove_all(&self.reaper).await;
         let mount_points = self.created.borrow_mut().take();
         if let Some(mount_points) = mount_points {
             self.storages.remove_all(&mount_points, &self.reaper).await;

@@ -27,6 +27,7 @@ use crate::error::{Code, Error, Result};
 pub use linux::guest_devices;
 pub use namespaces::Shared;
 pub use process::process_spec;
+pub use resources::resources;
 
 const PATHS_MAX: usize = 1024;
 const PATH_MAX: usize = 4096;

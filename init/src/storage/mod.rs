@@ -4,6 +4,7 @@
 
 mod block;
 pub mod copy_file;
+mod ephemeral;
 mod idmapped;
 mod options;
 mod overlay;
@@ -23,6 +24,7 @@ use crate::error::{Code, Context, Error, Result};
 use crate::idmap::IdMaps;
 use crate::log;
 use crate::uevent::Uevents;
+pub use block::wait_for as wait_for_disk;
 use options::MountOptions;
 pub use table::Storages;
 

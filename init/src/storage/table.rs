@@ -25,6 +25,8 @@ const MOUNT_DEADLINE: Duration = Duration::from_secs(10);
 struct Mounted {
     mount_point: PathBuf,
     owners: usize,
+    /// Memory of the guest's, whose size may be changed.
+    is_ephemeral: bool,
     plan: Plan,
 }
 
@@ -77,8 +79,25 @@ impl Storages {
             carry_out(&plan, &storage.mount_point)?;
         }
         let mount_point = storage.mount_point.clone();
-        self.mounted.borrow_mut().push(Mounted { mount_point, owners: 1, plan });
+        let is_ephemeral = storage.driver == "ephemeral";
+        self.mounted.borrow_mut().push(Mounted { mount_point, owners: 1, is_ephemeral, plan });
         Ok(())
+    }
+
+    /// Whether something of the host's is mounted there.
+    pub fn has(&self, mount_point: &Path) -> bool {
+        self.mounted.borrow().iter().any(|entry| entry.mount_point == mount_point)
+    }
+
+    /// What `look` finds at the ephemeral storage that is mounted there.
+    pub(super) fn with_ephemeral<T>(
+        &self,
+        mount_point: &Path,
+        look: impl FnOnce(&Plan) -> T,
+    ) -> Option<T> {
+        let mounted = self.mounted.borrow();
+        let entry = mounted.iter().find(|entry| entry.mount_point == mount_point)?;
+        entry.is_ephemeral.then(|| look(&entry.plan))
     }
 
     fn add_owner(&self, mount_point: &Path) -> bool {

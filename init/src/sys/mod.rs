@@ -11,12 +11,14 @@ pub mod bpf;
 #[cfg_attr(target_arch = "aarch64", path = "clock_aarch64.rs")]
 pub mod clock;
 pub mod event;
+pub mod filesystem;
 pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod random;
 pub mod scheduling;
 pub mod seccomp;
+pub mod swap;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -37,6 +37,8 @@ fn wire_event(event: Event) -> WireEvent {
     let (kind, container) = match event.what {
         What::ContainerCreated(id) => (WireKind::CONTAINER_CREATED, Some(id)),
         What::ContainerStarted(id) => (WireKind::CONTAINER_STARTED, Some(id)),
+        What::ContainerPaused(id) => (WireKind::CONTAINER_PAUSED, Some(id)),
+        What::ContainerResumed(id) => (WireKind::CONTAINER_RESUMED, Some(id)),
         What::ContainerRemoved(id) => (WireKind::CONTAINER_REMOVED, Some(id)),
         What::ExecStarted(id, exec_id) => {
             wire.exec_id = exec_id.to_string();

@@ -39,6 +39,7 @@ fn wire_container(container: &Container) -> WireContainer {
     let state = match container.state() {
         State::Created => WireState::CREATED,
         State::Running => WireState::RUNNING,
+        State::Paused => WireState::PAUSED,
         State::Stopped(_) => WireState::STOPPED,
     };
     wire.state = state.into();

@@ -5,6 +5,7 @@ mod events;
 mod list;
 mod log;
 mod output;
+mod processes;
 mod start_pod;
 
 use std::rc::Rc;
@@ -37,6 +38,7 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("BootReceipt", boot::receipt)
         .serve("List", list::list)
         .serve("StartPod", start_pod::start_pod)
+        .serve("ListProcesses", processes::list)
         .serve_waiting("Events", events::events)
         .serve_waiting("ReadLog", log::read)
         .serve_waiting("ReadOutput", output::read)
@@ -47,7 +49,7 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .into_service()
 }
 
-const NOT_SERVED: &[&str] = &["ExportFiles", "ImportFiles", "ListProcesses"];
+const NOT_SERVED: &[&str] = &["ExportFiles", "ImportFiles"];
 
 async fn version(_: Rc<Sandbox>, _: VersionRequest) -> Result<VersionResponse> {
     let mut answer = VersionResponse::new();

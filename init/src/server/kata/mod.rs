@@ -7,8 +7,12 @@ mod clock;
 pub mod container;
 mod files;
 mod iptables;
+mod machine;
+mod resources;
 pub mod sandbox;
+mod stats;
 mod stdio;
+mod volumes;
 
 use hyperstart_protocol::agent::Storage as WireStorage;
 use std::path::PathBuf;
@@ -30,6 +34,18 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("CreateContainer", container::create)
         .serve("StartContainer", container::start)
         .serve("RemoveContainer", container::remove)
+        .serve("UpdateContainer", resources::update)
+        .serve("StatsContainer", stats::stats)
+        .serve("UpdateEphemeralMounts", volumes::update_ephemeral)
+        .serve("GetVolumeStats", volumes::stats)
+        .serve("ResizeVolume", volumes::resize)
+        .serve("OnlineCPUMem", machine::online)
+        .serve("MemHotplugByProbe", machine::probe_memory)
+        .serve("AddSwap", machine::add_swap)
+        .serve("AddSwapPath", machine::add_swap_path)
+        .serve("GetMetrics", machine::metrics)
+        .serve("PauseContainer", resources::pause)
+        .serve("ResumeContainer", resources::resume)
         .serve("ExecProcess", container::exec)
         .serve("SignalProcess", container::signal)
         .serve_waiting("WaitProcess", container::wait)
@@ -49,23 +65,11 @@ pub fn service(domain: &Domain) -> (String, Service) {
 
 const NOT_SERVED: &[&str] = &[
     "AddARPNeighbors",
-    "AddSwap",
-    "AddSwapPath",
-    "GetMetrics",
-    "GetVolumeStats",
     "ListInterfaces",
     "ListRoutes",
     "MemAgentCompactSet",
     "MemAgentMemcgSet",
-    "MemHotplugByProbe",
-    "OnlineCPUMem",
-    "PauseContainer",
-    "ResizeVolume",
-    "ResumeContainer",
     "SetPolicy",
-    "StatsContainer",
-    "UpdateContainer",
-    "UpdateEphemeralMounts",
     "UpdateInterface",
     "UpdateRoutes",
 ];

@@ -12,7 +12,8 @@ use protobuf::Message;
 
 use super::{refuse_if, storages};
 use crate::container::ContainerId;
-use crate::error::{Code, Context, Error, Result};
+use crate::error::Result;
+use crate::hotplug;
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::storage;
 
@@ -52,26 +53,12 @@ pub async fn guest_details(
     let mut answer = GuestDetailsResponse::new();
     answer.agent_details = Some(details).into();
     if request.mem_block_size {
-        answer.mem_block_size_bytes = memory_block_bytes()?;
+        answer.mem_block_size_bytes = hotplug::memory_block_bytes()?;
     }
     if request.mem_hotplug_probe {
-        answer.support_mem_hotplug_probe = std::path::Path::new(MEMORY).join("probe").exists();
+        answer.support_mem_hotplug_probe = hotplug::probes_memory();
     }
     Ok(answer)
-}
-
-const MEMORY: &str = "/sys/devices/system/memory";
-
-/// 0 where the kernel cannot take memory in at run time: it then has no blocks.
-fn memory_block_bytes() -> Result<u64> {
-    let file = std::path::Path::new(MEMORY).join("block_size_bytes");
-    if !file.exists() {
-        return Ok(0);
-    }
-    let text = std::fs::read_to_string(&file).context(|| format!("read {file:?}"))?;
-    u64::from_str_radix(text.trim(), 16).map_err(|_err| {
-        Error::new(Code::Internal, format!("read {file:?}: {text:?} is not a hexadecimal number"))
-    })
 }
 
 pub async fn oom_event(sandbox: Rc<Sandbox>, _: GetOOMEventRequest) -> Result<OOMEvent> {

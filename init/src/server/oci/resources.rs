@@ -67,7 +67,7 @@ fn set_memory(resources: &mut Resources, memory: &oci::LinuxMemory) -> Result<()
     refuse_for(memory.Swappiness != 0, "linux.resources.memory.swappiness", NOT_IN_V2)?;
     let field = "linux.resources.memory.disableOOMKiller";
     refuse_for(memory.DisableOOMKiller, field, NOT_IN_V2)?;
-    // checkBeforeUpdate asks that a limit below what is in use be refused: in a new cgroup nothing is.
+    resources.check_before_update = memory.CheckBeforeUpdate; // in a new cgroup nothing is in use
     resources.memory_limit = limit(memory.Limit, "linux.resources.memory.limit")?;
     resources.memory_reservation = limit(memory.Reservation, "linux.resources.memory.reservation")?;
     resources.swap_limit =
