@@ -27,6 +27,7 @@
 //! What the guest answers is taken for data from a stranger: sizes are bounded, numbers checked, text escaped.
 #![deny(missing_docs)]
 
+mod archive;
 mod clock;
 mod connection;
 mod container;

@@ -1,11 +1,13 @@
 //! Every test that boots a guest, in one binary: linking is what costs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed test panics
 
+mod archive;
 mod boot;
 mod bundle;
 mod concurrency;
 mod conformance;
 mod copy_file;
+mod cp;
 mod escape;
 mod escape_agent;
 mod escape_devices;

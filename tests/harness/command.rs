@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::guest;
 
 /// How long one command may take, its VM's boot included.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 /// How long everything may take to be gone after what owned it.
 const GONE: Duration = Duration::from_secs(10);
 

@@ -13,6 +13,7 @@
 //! That a container has stopped is never stored: the reaper knows it. Errors say what went wrong; the sandbox says
 //! with which request.
 
+mod archive;
 mod cgroup;
 mod child;
 mod copy_up;
@@ -49,6 +50,7 @@ mod user_namespace;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -58,6 +60,7 @@ use rustix::fs::{major, minor, stat};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+pub use archive::{Archive, Direction};
 pub use cgroup::{Cgroup, normalised as normalised_cgroup_path};
 pub use id::{ContainerId, ExecId};
 pub use mount_options::{Extent, MountOptions, propagation_named};
@@ -86,7 +89,7 @@ use child::{ExecSpec, FirstSpec};
 use device_rules::GuestRoot;
 use process::{SET_UP_DEADLINE, Unfinished};
 use scheduling::RunsOn;
-use spec::{Annotations, ContainerSpec, Execution, Namespace, ProcessSpec};
+use spec::{Annotations, CapabilitySet, ContainerSpec, Execution, Namespace, ProcessSpec};
 
 /// Execs that have ended and that somebody may still ask for.
 const ENDED_EXECS_MOST: usize = 4096;
@@ -122,6 +125,7 @@ struct Traits {
     has_init: bool,
     /// It is in a user namespace, its own or one of others.
     in_user_namespace: bool,
+    may_mknod: bool,
 }
 
 /// How far the host has brought it.
@@ -154,6 +158,7 @@ impl Container {
             owns_network: spec.namespaces.network != Namespace::Sandbox,
             has_init: spec.init,
             in_user_namespace: spec.namespaces.user.is_some(),
+            may_mknod: spec.process.capabilities.bounding.contains(CapabilitySet::MKNOD),
         };
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();
@@ -298,15 +303,21 @@ impl Container {
         Ok(process)
     }
 
-    /// A container that has handed controllers on below its cgroup takes no process there any more (EBUSY; cgroup-v2,
-    /// "No Internal Process Constraint"): then the new one goes to where the first has gone.
     fn clone_exec(&self, spec: ExecSpec) -> Result<Child> {
         let mut spec = Some(spec);
         let first = self.first.pidfd();
-        match namespaces::clone_beside(first, self.cgroup.as_fd(), child::exec, &mut spec) {
+        self.in_cgroup(|cgroup| namespaces::clone_beside(first, cgroup, child::exec, &mut spec))
+    }
+
+    /// A container that has handed controllers on below its cgroup takes no process there any more (EBUSY; cgroup-v2,
+    /// "No Internal Process Constraint"): then the new one goes to where the first has gone.
+    fn in_cgroup(
+        &self,
+        mut clone: impl FnMut(BorrowedFd<'_>) -> io::Result<Child>,
+    ) -> Result<Child> {
+        match clone(self.cgroup.as_fd()) {
             Err(err) if err.raw_os_error() == Some(EBUSY) => {
-                let cgroup = self.first.cgroup()?;
-                Ok(namespaces::clone_beside(first, cgroup.as_fd(), child::exec, &mut spec)?)
+                Ok(clone(self.first.cgroup()?.as_fd())?)
             }
             child => Ok(child?),
         }
@@ -397,6 +408,9 @@ struct Reservation<'a> {
 
 impl<'a> Reservation<'a> {
     fn new(container: &'a Container, exec_id: ExecId) -> Result<Self> {
+        if exec_id.to_string() == container.id.as_str() {
+            return Err(Error::new(Code::AlreadyExists, "that is the id of the container's init"));
+        }
         let taken = container.execs.borrow().contains_key(&exec_id)
             || !container.reserved.borrow_mut().insert(exec_id.clone());
         if taken {

@@ -2,6 +2,7 @@
 
 mod boot;
 mod events;
+mod files;
 mod list;
 mod log;
 mod output;
@@ -21,6 +22,7 @@ use crate::sandbox::Sandbox;
 
 /// What a host may build on; a name is added with the feature and never changes its meaning.
 const CAPABILITIES: &[&str] = &[
+    "archives",
     "boot-receipt",
     "events",
     "kata-agent-4.1",
@@ -45,11 +47,10 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("ReleaseReader", output::release_reader)
         .serve_waiting("WriteInput", output::write_input)
         .serve("DeleteExec", output::delete_exec)
-        .refuse(NOT_SERVED)
+        .serve("ExportFiles", files::export)
+        .serve("ImportFiles", files::import)
         .into_service()
 }
-
-const NOT_SERVED: &[&str] = &["ExportFiles", "ImportFiles"];
 
 async fn version(_: Rc<Sandbox>, _: VersionRequest) -> Result<VersionResponse> {
     let mut answer = VersionResponse::new();
