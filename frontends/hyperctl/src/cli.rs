@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    boot_receipt, console, events, exec, host, images, inspect, kill, logs, pause, ps, rm, run,
+    boot_receipt, console, cp, events, exec, host, images, inspect, kill, logs, pause, ps, rm, run,
     stats, stop, top, unpause, update, wait,
 };
 use crate::error::Result;
@@ -18,6 +18,7 @@ Examples:
   hyperctl run -d --name web busybox sleep 1000  in the background
   hyperctl run --rm --memory 64m --cpus 0.5 busybox COMMAND   within limits; the VM is made to fit
   hyperctl exec -t web uname -r                  one more process in it
+  hyperctl cp web:/etc/passwd .                  files out of it, or into it
   hyperctl run --pod web -it busybox sh          a further container in that pod
   hyperctl stop web && hyperctl rm web
 
@@ -47,6 +48,7 @@ pub struct Cli {
 pub enum Command {
     Run(Box<run::Args>),
     Exec(exec::Args),
+    Cp(cp::Args),
     Ps(ps::Args),
     Stats(stats::Args),
     Top(top::Args),
@@ -72,6 +74,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(*args).await,
             Command::Exec(args) => exec::run(args).await,
+            Command::Cp(args) => cp::run(args).await,
             Command::Ps(args) => ps::run(&args).await,
             Command::Stats(args) => stats::run(args).await,
             Command::Top(args) => top::run(args).await,

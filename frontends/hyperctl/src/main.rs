@@ -7,6 +7,7 @@ mod binds;
 mod cli;
 mod commands;
 mod config;
+mod copy;
 mod error;
 mod escalation;
 mod flags;

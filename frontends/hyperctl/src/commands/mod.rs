@@ -2,6 +2,7 @@
 
 pub mod boot_receipt;
 pub mod console;
+pub mod cp;
 pub mod events;
 pub mod exec;
 pub mod host;
