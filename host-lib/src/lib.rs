@@ -34,6 +34,7 @@ mod container;
 mod error;
 mod events;
 mod id;
+mod input;
 mod list;
 mod liveness;
 mod log;
