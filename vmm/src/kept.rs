@@ -169,6 +169,14 @@ fn remove_socket(path: &Path) -> Result<()> {
     }
 }
 
+/// Ends the processes of a VM that may outlive its owner; an owner that lives sees it.
+///
+/// # Errors
+/// [`Error::Io`] if one does not end.
+pub fn end_processes(run_dir: &Path) -> Result<()> {
+    end_marked(&run_dir.join(DIRECTORY))
+}
+
 /// Ends what is left of a VM that has outlived its owner, whatever state it is in, and removes its directory. The logs
 /// stay. Waits for the processes, so not to be called where others are served.
 ///

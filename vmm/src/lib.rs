@@ -43,7 +43,7 @@ pub mod vsock;
 
 pub use accel::Accel;
 pub use error::{Error, Result};
-pub use kept::end_remains;
+pub use kept::{end_processes, end_remains};
 pub use machine::{Boot, Disk, Machine, MachineKind, PmemKind, Share, TransportKind};
 pub use plug::Plugged;
 pub use process::Exit;

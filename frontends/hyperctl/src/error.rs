@@ -94,6 +94,11 @@ impl Error {
         &self.message
     }
 
+    /// What to do next, if anything.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The two parts and the code, to send them to another process.
     pub fn into_parts(self) -> (String, Option<String>, u8) {
         (self.message, self.hint, self.code)

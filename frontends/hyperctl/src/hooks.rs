@@ -17,6 +17,7 @@ use std::time::Duration;
 use hyperstart::spec::{HostHooks, take_host_hooks};
 use oci_spec::runtime::{Hook, Spec};
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
@@ -29,6 +30,14 @@ use crate::output;
 const STDERR_MAX: usize = 1024;
 /// How long what a failed hook has written may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// What is still to be run when the container is gone, for an heir of its host.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Due {
+    poststop: Vec<Hook>,
+    bundle: PathBuf,
+    state: Value,
+}
 
 /// The host's hooks of one container, and where it has got to.
 pub struct Hooks {
@@ -55,6 +64,33 @@ impl Hooks {
             "ociVersion": version, "id": id, "bundle": bundle, "annotations": annotations,
         });
         Self { hooks, bundle, state, has_begun: Cell::new(false) }
+    }
+
+    /// Those that a host has left to its heir.
+    pub fn left(due: Option<Due>) -> Self {
+        let has_begun = Cell::new(due.is_some());
+        match due {
+            Some(Due { poststop, bundle, state }) => {
+                let hooks = HostHooks { poststop, ..HostHooks::default() };
+                Self { hooks, bundle, state, has_begun }
+            }
+            None => Self {
+                hooks: HostHooks::default(),
+                bundle: PathBuf::new(),
+                state: Value::Null,
+                has_begun,
+            },
+        }
+    }
+
+    /// What an heir must run, from the moment when the first is due; `None`: nothing.
+    pub fn due(&self) -> Option<Due> {
+        let poststop = self.hooks.poststop.clone();
+        (!poststop.is_empty()).then(|| Due {
+            poststop,
+            bundle: self.bundle.clone(),
+            state: self.state.clone(),
+        })
     }
 
     /// Before the container is created.

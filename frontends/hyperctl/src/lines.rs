@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn record(stream: Stream, unix_millis: u64, text: &str) -> Record {
-        Record { stream, unix_millis, bytes: text.into() }
+        Record { stream, unix_millis, offset: 0, bytes: text.into() }
     }
 
     fn shown(lines: &mut Lines, record: &Record) -> Vec<(u64, bool, String)> {

@@ -3,12 +3,15 @@
 //! `print!` panics when the reader is gone; here that is [`Error::broken_pipe`], which ends hyperctl silently.
 
 use std::fmt::Display;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::error::{Context as _, Error, Result};
+
+/// How much of what a host has said is told to whoever is in front, in bytes: the end.
+const SAID_MAX: usize = 64 << 10;
 
 /// Writes `bytes` to standard output, all of them, before it returns.
 pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
@@ -32,12 +35,20 @@ pub fn say(text: impl Display) {
     }
 }
 
-/// Sends all that is said from here on to a file: a detached host has no terminal.
+/// Sends all that is said from here on to a file: a host has no terminal.
 pub fn say_into(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
-    let log = options.create(true).append(true).mode(0o600).open(path);
+    let log = options.create(true).read(true).append(true).mode(0o600).open(path);
     let log = log.context(|| format!("open {path:?}"))?;
     rustix::stdio::dup2_stderr(log).context(|| format!("open {path:?}"))
+}
+
+/// What is in that file, be it removed: for who is in front. No more than its last 64 KiB.
+pub fn said() -> String {
+    // By its descriptor's own name, with an offset of its own.
+    let said = fs::read("/proc/self/fd/2").unwrap_or_default(); // no file: nobody asked for one
+    let start = said.len().saturating_sub(SAID_MAX);
+    String::from_utf8_lossy(said.get(start..).unwrap_or_default()).into_owned()
 }
 
 fn write_all(mut stream: impl io::Write, bytes: &[u8], name: &str) -> Result<()> {

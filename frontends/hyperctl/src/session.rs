@@ -1,20 +1,19 @@
-//! One process with its streams connected: the part that `run` and `exec`, in front and detached, have in common.
+//! One process with its streams connected to ours: the part that `run`, `exec` and `attach` in front have in common.
 //!
 //! ```text
 //! standard input ──> stdin            (with -i; else the process sees its end at once)
-//! stdout, stderr ──> ours, and the pod's log
+//! stdout, stderr ──> ours             (by offset: nothing is lost when a connection or a host is)
 //! signals        ──> the process      (a raw terminal's Ctrl-C is a byte of its input)
 //! SIGWINCH       ──> the size of its tty
 //! ```
-//! A session is over when the process has ended *and* all its output has been delivered. Only a surviving child of an
-//! exec can hold the output open after that; it is given [`LINGER`] of silence, not for ever.
+//! A session is over when the process has ended *and* all its output has been delivered. Only a surviving child can hold
+//! the output open after that; it is given a moment of silence, not for ever. A consumer that stops reading stops the
+//! process: what we have not written, the guest keeps.
 
-use std::cell::{Cell, RefCell};
-use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use hyperstart::{Container, Process};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use hyperstart::{Chunk, Code, Process, Stream};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -22,82 +21,75 @@ use crate::error::{Error, Result};
 use crate::escalation::{Escalation, Step};
 use crate::output;
 use crate::pod::client;
-use crate::pod::output_log::{Stream, Writer};
+use crate::pod::follow::{Follower, Source};
+use crate::pod::link::Link;
 use crate::signals::{Event, SIGKILL, Signals};
-use crate::terminal::{self, RawMode};
+use crate::terminal::{self, RawMode, Size};
 
-/// How long output may stay silent, once the process has ended, before a surviving child's hold on it is ignored.
-const LINGER: Duration = Duration::from_millis(500);
 /// The guest is given this long to take a signal; then the caller ends the VM or gives up.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
 const CHUNK: usize = 64 << 10;
 
 /// What the process is connected to.
 pub struct Session<'a> {
-    pub process: &'a Process,
-    /// Set for a container's own process: signals then go to the container, as Kata's rules for its init want it.
-    pub container: Option<&'a Container>,
+    /// To the process. One that is a container's own gets its signals as the container, as Kata's rules for its init want
+    /// it.
+    pub link: &'a Link,
+    /// The name by which our output is kept for us.
+    pub reader: &'a str,
     pub tty: bool,
     /// Standard input goes to the process.
     pub interactive: bool,
-    /// Output goes to our own streams; a detached pod's goes to the log alone.
-    pub attached: bool,
-    pub log: Option<RefCell<Log>>,
-    /// When the first byte came, for the boot receipt.
-    pub first_output: Cell<Option<std::time::Instant>>,
+    /// Where the process's input and outputs have got to.
+    pub from: Offsets,
 }
 
-/// Writes a pod's output log; a log that cannot be written costs the log, not the container.
-pub struct Log {
-    writer: Option<Writer>,
+/// How much of each stream was taken before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offsets {
+    pub stdin: u64,
+    pub stdout: u64,
+    pub stderr: u64,
 }
 
-impl Log {
-    pub fn new(writer: io::Result<Writer>) -> Log {
-        Log { writer: writer.map_err(Log::complain).ok() }
+/// What must be so before a process can write or read its first byte.
+pub async fn prepare(
+    process: &Process,
+    tty: bool,
+    interactive: bool,
+    size: Option<Size>,
+) -> Result<()> {
+    if let Some(size) = size.filter(|_| tty) {
+        process.resize(size.columns, size.rows).await.map_err(|err| client::guest_error(&err))?;
     }
-
-    fn append(&mut self, stream: Stream, bytes: &[u8]) {
-        if let Some(Err(err)) = self.writer.as_mut().map(|log| log.append(stream, bytes)) {
-            Log::complain(err);
-            self.writer = None;
-        }
+    if interactive || tty {
+        return Ok(());
     }
-
-    fn complain(err: io::Error) {
-        output::warn(format_args!("write output log: {err}; the container goes on without it"));
+    match process.write_input(0, &[], true).await {
+        // It has ended already, and its input with it.
+        Err(err) if err.code() != Code::NotFound => Err(client::guest_error(&err)),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
 impl Session<'_> {
-    /// What must be so before the process can write or read its first byte.
-    pub async fn prepare(&self) -> Result<Option<RawMode>> {
+    /// The terminal, if the process is to have all of it.
+    pub async fn enter(&self) -> Result<Option<RawMode>> {
         self.resize().await;
-        if !self.interactive && !self.tty {
-            self.close_stdin().await?;
-        }
-        if self.tty && self.interactive && self.attached {
-            return RawMode::enter().map(Some);
-        }
-        Ok(None)
+        if self.tty && self.interactive { RawMode::enter().map(Some) } else { Ok(None) }
     }
 
     /// Runs to the process's end, and gives its exit code. Dropping it ends nothing in the guest.
     pub async fn run(&self, signals: &mut Signals) -> Result<u8> {
         let (ended, over) = watch::channel(false);
         let waited = async {
-            let status = self.process.wait().await;
+            let status = self.link.call(async |process| process.wait().await).await?;
             let status = status.map_err(|err| client::guest_error(&err))?;
             ended.send_replace(true);
             Ok(status.code())
         };
-        let stdout = self.pump(self.process.stdout(), tokio::io::stdout(), Stream::Stdout, &over);
-        let stderr = async {
-            if self.tty {
-                return Ok(()); // a tty has one stream
-            }
-            self.pump(self.process.stderr(), tokio::io::stderr(), Stream::Stderr, &over).await
-        };
+        let stdout = self.pump(Stream::Stdout, tokio::io::stdout(), &over);
+        let stderr = self.pump(Stream::Stderr, tokio::io::stderr(), &over);
         let delivered = async {
             let (code, (), ()) = tokio::try_join!(waited, stdout, stderr)?;
             Ok(code)
@@ -113,65 +105,54 @@ impl Session<'_> {
         outcome
     }
 
-    /// Copies one stream to the end, or to the end of the process and a silence after it.
     async fn pump(
         &self,
-        mut from: impl AsyncRead + Unpin,
-        mut to: impl AsyncWrite + Unpin,
         stream: Stream,
+        mut to: impl AsyncWrite + Unpin,
         over: &watch::Receiver<bool>,
     ) -> Result<()> {
-        let mut over = over.clone();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let length = tokio::select! {
-                biased;
-                length = from.read(&mut chunk) => length.map_err(|err| Session::failed(&err))?,
-                () = silence(&mut over) => return Ok(()),
+        let (name, offset) = match stream {
+            Stream::Stdout => ("standard output", self.from.stdout),
+            Stream::Stderr => ("standard error", self.from.stderr),
+        };
+        let mut follower = Follower::new(Source::Link(self.link), stream, self.reader, offset);
+        let take = async |chunk: &Chunk| {
+            let written = async {
+                to.write_all(&chunk.data).await?;
+                to.flush().await // tokio's standard streams write behind
             };
-            let Some(bytes @ [_, ..]) = chunk.get(..length) else { return Ok(()) };
-            if self.first_output.get().is_none() {
-                self.first_output.set(Some(std::time::Instant::now()));
-            }
-            if let Some(log) = &self.log {
-                log.borrow_mut().append(stream, bytes);
-            }
-            if self.attached {
-                let written = async {
-                    to.write_all(bytes).await?;
-                    to.flush().await // tokio's standard streams write behind
-                };
-                written.await.map_err(|err| Error::output(name(stream), &err))?;
-            }
-        }
+            written.await.map_err(|err| Error::output(name, &err))
+        };
+        follower.deliver(over, take).await
     }
 
     /// Copies standard input to the process, and its end too. Returns only when reading fails.
     async fn feed(&self) -> Error {
-        if !self.interactive || !self.attached {
+        if !self.interactive {
             return std::future::pending().await;
         }
-        let (mut from, mut to) = (tokio::io::stdin(), self.process.stdin());
+        let (mut from, mut offset) = (tokio::io::stdin(), self.from.stdin);
         let mut chunk = vec![0; CHUNK];
         loop {
             let length = match from.read(&mut chunk).await {
                 Ok(length) => length,
                 Err(err) => return Error::new(format!("read standard input: {err}")),
             };
-            let written = match chunk.get(..length) {
-                Some(bytes @ [_, ..]) => to.write_all(bytes).await,
-                Some(_) | None => to.shutdown().await,
-            };
-            // A process that ended, or closed its input, is not interested: its exit code tells the rest.
-            if length == 0 || written.is_err() {
-                return std::future::pending().await;
+            let bytes = chunk.get(..length).unwrap_or_default();
+            let end = bytes.is_empty();
+            let written =
+                self.link.call(async |process| process.write_input(offset, bytes, end).await).await;
+            match written {
+                Ok(Ok(taken)) if !end => offset = taken,
+                // A process that ended, or closed its input, is not interested: its exit code tells the rest.
+                Ok(Ok(_) | Err(_)) | Err(_) => return std::future::pending().await,
             }
         }
     }
 
     /// Acts on signals. Returns only when the process cannot be ended by one.
     async fn control(&self, signals: &mut Signals) -> Error {
-        let mut escalation = Escalation::new(self.attached);
+        let mut escalation = Escalation::new(true);
         loop {
             let step = tokio::select! {
                 event = signals.next() => match event {
@@ -184,80 +165,56 @@ impl Session<'_> {
                 () = at(escalation.deadline()) => escalation.overdue(Instant::now()),
             };
             match step {
-                Step::Send(signal) => self.signal(signal).await,
+                Step::Send(signal) => send(signal, async || self.signal(signal).await).await,
                 Step::Ignore => {}
-                Step::GiveUp => return Session::unkillable(),
+                Step::GiveUp => return unkillable(),
             }
         }
     }
 
-    async fn signal(&self, signal: u32) {
-        match timeout(SIGNAL_DEADLINE, self.send(signal)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(err)) => output::warn(format_args!("signal {signal}: {err}")),
-            Err(_) => output::warn(format_args!("signal {signal}: the guest does not answer")),
-        }
-    }
-
     async fn kill(&self) {
-        if let Ok(Err(err)) = timeout(SIGNAL_DEADLINE, self.send(SIGKILL)).await {
+        if let Ok(Err(err)) = timeout(SIGNAL_DEADLINE, self.signal(SIGKILL)).await {
             drop(err); // it may have ended already, and what made us kill it is being reported
         }
     }
 
-    async fn send(&self, signal: u32) -> hyperstart::Result<()> {
-        match self.container {
-            Some(container) => container.signal(signal).await,
-            None => self.process.signal(signal).await,
-        }
+    async fn signal(&self, signal: u32) -> Result<()> {
+        let sent = match self.link.is_exec() {
+            true => self.link.once(async |process| process.signal(signal).await).await?,
+            false => self.link.container().await?.signal(signal).await,
+        };
+        sent.map_err(|err| client::guest_error(&err))
     }
 
     /// Gives the process's tty the size of our terminal, if both have one.
     async fn resize(&self) {
-        let Some(size) = terminal::size().filter(|_| self.tty && self.attached) else { return };
-        if let Err(err) = self.process.resize(size.columns, size.rows).await {
+        let Some(size) = terminal::size().filter(|_| self.tty) else { return };
+        let resize = async |process: &Process| process.resize(size.columns, size.rows).await;
+        if let Err(err) = self.link.once(resize).await {
             drop(err); // a process that has just ended has no tty to resize
         }
     }
+}
 
-    async fn close_stdin(&self) -> Result<()> {
-        match self.process.stdin().shutdown().await {
-            Ok(()) => Ok(()),
-            // It has ended already, and its input with it.
-            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::BrokenPipe) => Ok(()),
-            Err(err) => Err(Session::failed(&err)),
-        }
-    }
-
-    /// A stream of the guest's that failed.
-    fn failed(err: &io::Error) -> Error {
-        let lost = err.kind() == ErrorKind::ConnectionReset;
-        Error::new(err.to_string()).with_lost(lost)
-    }
-
-    fn unkillable() -> Error {
-        Error::new("the process does not end, not even by SIGKILL")
+/// Has a signal sent, and says so if it cannot be.
+pub async fn send<E: std::fmt::Display>(
+    signal: u32,
+    send: impl AsyncFnOnce() -> std::result::Result<(), E>,
+) {
+    match timeout(SIGNAL_DEADLINE, send()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(err)) => output::warn(format_args!("signal {signal}: {err}")),
+        Err(_) => output::warn(format_args!("signal {signal}: the guest does not answer")),
     }
 }
 
-/// Ends when the process has ended and nothing else happened for [`LINGER`].
-async fn silence(over: &mut watch::Receiver<bool>) {
-    match over.wait_for(|over| *over).await {
-        Ok(_) => tokio::time::sleep(LINGER).await,
-        Err(_) => std::future::pending().await, // the wait failed, and that is being reported
-    }
+pub fn unkillable() -> Error {
+    Error::new("the process does not end, not even by SIGKILL")
 }
 
-async fn at(deadline: Option<Instant>) {
+pub async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-fn name(stream: Stream) -> &'static str {
-    match stream {
-        Stream::Stdout => "standard output",
-        Stream::Stderr => "standard error",
     }
 }

@@ -50,7 +50,7 @@ fn variable(text: &str) -> std::result::Result<String, String> {
 }
 
 /// Where a container's root filesystem comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Root {
     /// An image file, attached as a disk.
     Image { path: PathBuf },
@@ -67,13 +67,14 @@ impl Root {
     }
 }
 
-/// A container, before it has an id and a VM.
-#[derive(Clone, Debug)]
+/// A container, before it has an id and a VM. One of a bundle is not for another process: its binds are left out.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Container {
     /// For people: what is run.
     pub label: String,
     pub root: Root,
     /// What else of the host its mounts need.
+    #[serde(skip)]
     pub binds: Binds,
     pub process: Process,
     /// A bundle's config.json; `None`: host-lib's default.

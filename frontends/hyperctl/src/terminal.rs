@@ -8,10 +8,12 @@ use std::io::{self, IsTerminal as _};
 
 use rustix::termios::{self, OptionalActions, Termios};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Context as _, Error, Result};
 
 /// Columns and rows of a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Size {
     pub columns: u16,
     pub rows: u16,

@@ -1,13 +1,16 @@
 //! `hyperctl exec`: one more process in a running container.
+//!
+//! It goes on if its hyperctl is killed, and what it writes is kept for the reader [`EXEC`], up to the size of the guest's
+//! ring: then it waits, as at a full pipe. A hyperctl that has delivered all of it forgets it.
 
-use std::cell::Cell;
-
-use hyperstart::ExecId;
+use hyperstart::{ExecId, Process, Stream};
 
 use crate::error::{Context as _, Error, Result};
+use crate::output;
 use crate::pod::client;
+use crate::pod::link::Link;
 use crate::pod::store::{Store, random_hex};
-use crate::session::Session;
+use crate::session::{self, Offsets, Session};
 use crate::signals::Signals;
 use crate::spec::{self, ProcessFlags};
 use crate::terminal;
@@ -15,7 +18,9 @@ use crate::terminal;
 const NOTES: &str = "\
 Environment, directory and user are the container's own unless said otherwise.
 POD/NAME is the same as POD with --container NAME, here and wherever a POD is asked for.
-Exits with the process's exit code.";
+Exits with the process's exit code. With -d it prints the process's id instead.";
+/// The reader that an exec's output is kept for.
+pub const EXEC: &str = "exec";
 
 /// Run one more process in a running container
 #[derive(Debug, clap::Args)]
@@ -27,6 +32,9 @@ pub struct Args {
     /// Connect standard input
     #[arg(short, long)]
     pub interactive: bool,
+    /// Run in the background and print the process's id
+    #[arg(short, long)]
+    pub detach: bool,
     #[command(flatten)]
     pub process: ProcessFlags,
     /// A further container of the pod, by its name [default: the first one]
@@ -40,7 +48,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<u8> {
-    terminal::check_input(args.tty, args.interactive)?;
+    if !args.detach {
+        terminal::check_input(args.tty, args.interactive)?;
+    }
     let pod = Store::open()?.find_container(&args.pod, args.container.as_deref())?;
     let operation = format!("exec in pod {:?}", pod.state.name);
     let (_sandbox, container) = client::connect(&pod).await.context(|| operation.clone())?;
@@ -50,21 +60,55 @@ pub async fn run(args: Args) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let id = ExecId::new(format!("exec-{}", random_hex::<8>()?));
     let id = id.map_err(|err| client::guest_error(&err))?;
-    let process = container.exec(id, &process).await;
+    let process = container.exec(id.clone(), &process).await;
     let process =
         process.map_err(|err| client::command_error(&err)).context(|| operation.clone())?;
+    let size = terminal::size().filter(|_| !args.detach);
+    let prepared = async {
+        keep_output(&process).await?;
+        session::prepare(&process, args.tty, args.interactive, size).await
+    };
+    prepared.await.context(|| operation.clone())?;
+    if args.detach {
+        return output::print(format!("{id}\n")).map(|()| 0);
+    }
+    let link = Link::to(&pod)?.exec(id);
     let session = Session {
-        process: &process,
-        container: None,
+        link: &link,
+        reader: EXEC,
         tty: args.tty,
         interactive: args.interactive,
-        attached: true,
-        log: None,
-        first_output: Cell::new(None),
+        from: Offsets::default(),
     };
     let outcome = async {
-        let _raw = session.prepare().await?;
+        let _raw = session.enter().await?;
         session.run(&mut signals).await
     };
-    outcome.await.context(|| operation)
+    let outcome = outcome.await;
+    if outcome.is_ok() {
+        forget(&link).await;
+    }
+    outcome.context(|| operation)
+}
+
+/// Keeps what the process writes, whoever reads it when.
+async fn keep_output(process: &Process) -> Result<()> {
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        let reader = process.output(stream).reader(EXEC).from_oldest().by_requests();
+        match reader.open().await {
+            Ok(_) => {}
+            Err(err) => return Err(client::guest_error(&err)),
+        }
+    }
+    Ok(())
+}
+
+/// All of it was delivered.
+async fn forget(link: &Link) {
+    match link.call(async |process| process.delete().await).await {
+        Ok(Ok(())) => {}
+        // The pod has ended meanwhile, or a child of the exec's is left: it goes with the container.
+        Ok(Err(err)) => log::debug!("{err}"),
+        Err(err) => log::debug!("{}", err.message()),
+    }
 }

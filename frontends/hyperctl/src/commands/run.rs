@@ -11,18 +11,24 @@ use crate::flags::ContainerFlags;
 use crate::guest::GuestDir;
 use crate::image;
 use crate::machine::MachineFlags;
-use crate::pod::state::State;
+use crate::output;
+use crate::pod::front::Front;
 use crate::pod::store::{Store, check_name};
 use crate::pod::{detach, further, host};
+use crate::session::Offsets;
 use crate::signals::Signals;
 use crate::spec::{Container, ProcessFlags};
-use crate::terminal;
+use crate::terminal::{self, Size};
+
+/// The reader that whoever runs a container in front is.
+const FRONT: &str = "front";
 
 const NOTES: &str = "\
 IMAGE is a name of `hyperctl images`, or the path of an image file; COMMAND replaces the image's own.
 
 An exited pod stays listed by `ps -a`, with its output (`logs`), console and boot receipt, until `rm`.
-With --rm nothing stays. A pod whose hyperctl was killed leaves nothing either.
+With --rm nothing stays. Every pod is hosted by a hyperctl of its own; a hyperctl that is killed, that one
+or the one in front, costs neither the pod nor any of its output: `ps` shows it, `logs` has it.
 
 With --pod the container joins a pod that runs: its own root, processes and limits, the pod's network,
 host name and IPC. It is called POD/NAME from then on, and is stopped when the pod's first container ends.
@@ -83,12 +89,32 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<u8> {
     let work = args.work()?; // what is wrong with the words is said here, not by a host
-    if args.detach {
-        return detach::spawn(&args).await;
+    if !args.detach {
+        terminal::check_input(work.container().tty(), args.interactive)?;
     }
-    terminal::check_input(work.container().tty(), args.interactive)?;
-    let mut signals = Signals::listen()?;
-    work.carry_out(&Store::open()?, &mut signals, |_| Ok(())).await
+    let (store, mut signals) = (Store::open()?, Signals::listen()?);
+    let (detached, interactive) = (args.detach, args.interactive);
+    let pod = match work {
+        Work::Pod(_) => {
+            let (reader, size) = in_front(detached);
+            let request = detach::Request { args, reader, size };
+            detach::spawn(&request, &store, &mut signals).await?
+        }
+        Work::Further(order) => further::ask(*order, &store, &mut signals).await?,
+    };
+    if detached {
+        return output::print(format!("{}\n", pod.state.id)).map(|()| 0);
+    }
+    let front = Front { reader: FRONT, interactive, from: Offsets::default(), to_the_end: true };
+    front.attach(&pod, &mut signals).await
+}
+
+/// The reader that will be ours, and the size of our terminal.
+fn in_front(detached: bool) -> (Option<String>, Option<Size>) {
+    match detached {
+        true => (None, None),
+        false => (Some(FRONT.into()), terminal::size()),
+    }
 }
 
 /// What `run`'s words ask for.
@@ -104,19 +130,6 @@ impl Work {
             Work::Further(order) => &order.container,
         }
     }
-
-    /// Runs the container to its end. `started` hears when it runs.
-    pub async fn carry_out(
-        self,
-        store: &Store,
-        signals: &mut Signals,
-        started: impl FnOnce(&State) -> Result<()>,
-    ) -> Result<u8> {
-        match self {
-            Work::Pod(order) => host::host(*order, store, signals, started).await,
-            Work::Further(order) => further::run(*order, store, signals, started).await,
-        }
-    }
 }
 
 impl Args {
@@ -128,7 +141,7 @@ impl Args {
             check_name(name)?;
         }
         match &self.pod {
-            None => Ok(Work::Pod(Box::new(self.order()?))),
+            None => Ok(Work::Pod(Box::new(self.order(None, None)?))),
             Some(pod) => Ok(Work::Further(Box::new(self.further(pod)?))),
         }
     }
@@ -145,12 +158,14 @@ impl Args {
             name: self.name.clone(),
             container: self.described_container()?.with(&self.container),
             interactive: self.interactive,
-            attached: !self.detach,
+            reader: in_front(self.detach).0,
+            size: in_front(self.detach).1,
             remove: self.rm,
         })
     }
 
-    fn order(&self) -> Result<host::Order> {
+    /// The pod, for its host.
+    pub fn order(&self, reader: Option<String>, size: Option<Size>) -> Result<host::Order> {
         let machine = self.machine.machine(&self.container.limits.resources)?;
         Ok(host::Order {
             name: self.name.clone(),
@@ -160,7 +175,8 @@ impl Args {
             images: self.images()?,
             share_pid: self.share_pid,
             interactive: self.interactive,
-            attached: !self.detach,
+            reader,
+            size,
             remove: self.rm,
             deadline: Duration::from_secs(self.timeout),
         })

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::POLL;
 use crate::error::{CANNOT_EXECUTE, COMMAND_NOT_FOUND, Context as _, Error, Result};
-use crate::pod::state::{Address, Status};
-use crate::pod::store::Pod;
+use crate::pod::state::{Address, State, Status};
+use crate::pod::store::{self, Pod};
 use crate::receipt::{GuestReceipt, GuestStep};
 use crate::signals::{self, SIGKILL, SIGTERM};
 
@@ -123,8 +123,17 @@ pub async fn stop(pod: &Pod, grace: Duration) -> Result<()> {
     end(pod).await
 }
 
-/// The host does not see its container end: ends the host, whose children and files go with it.
+/// The host does not see its container end, or waits for somebody in front who does not read: it is told not to; then the
+/// VM is ended, which it sees; then the host, and its heir sees it.
 async fn end(pod: &Pod) -> Result<()> {
+    if pod.state.pod.is_some() {
+        return Err(Error::new("its container does not end"));
+    }
+    hurry(pod)?;
+    if gone_within(pod, POWER_OFF).await? {
+        return Ok(());
+    }
+    hyperstart_vmm::end_processes(&pod.dir).map_err(|err| Error::new(err.to_string()))?;
     if gone_within(pod, POWER_OFF).await? {
         return Ok(());
     }
@@ -133,6 +142,14 @@ async fn end(pod: &Pod) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!("its host (pid {}) does not end", pod.state.host_pid)))
+}
+
+/// Has a pod's host end it, or go on with that without waiting for anybody. A further container has none of its own.
+pub fn hurry(pod: &Pod) -> Result<()> {
+    if pod.state.pod.is_some() {
+        return Ok(());
+    }
+    signal_host(pod, Signal::TERM)
 }
 
 async fn gone_within(pod: &Pod, patience: Duration) -> Result<bool> {
@@ -146,14 +163,19 @@ async fn gone_within(pod: &Pod, patience: Duration) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the pod's host is gone, a moment after the guest is.
-pub async fn is_gone(pod: &Pod) -> Result<bool> {
-    gone_within(pod, CONNECT).await
+/// Waits until nothing of it is left but its record.
+pub async fn gone(pod: &Pod) -> Result<()> {
+    while pod.is_hosted()? {
+        sleep(POLL).await;
+    }
+    Ok(())
 }
 
 fn signal_host(pod: &Pod, signal: Signal) -> Result<()> {
     let operation = || format!("signal host of pod {:?}", pod.state.name);
-    let Some(pid) = Pid::from_raw(pod.state.host_pid) else {
+    // Read anew: it may be an heir by now.
+    let Ok(state) = State::load(&pod.dir) else { return Ok(()) };
+    let Some(pid) = Pid::from_raw(state.host_pid) else {
         return Err(Error::new("no pid is known")).context(operation);
     };
     let host = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -161,8 +183,9 @@ fn signal_host(pod: &Pod, signal: Signal) -> Result<()> {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         Err(err) => return Err(err).context(operation),
     };
-    // Asked after the pidfd was taken: while the lock is held, the pid is the host's.
-    if !pod.is_hosted()? {
+    // Asked after the pidfd was taken: the pid is the host's, if the lock is held and the record still names it.
+    let same = State::load(&pod.dir).is_ok_and(|now| now.host_pid == state.host_pid);
+    if !same || !store::is_locked(&pod.dir)? {
         return Ok(());
     }
     match pidfd_send_signal(host, signal) {

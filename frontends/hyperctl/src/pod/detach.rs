@@ -1,46 +1,61 @@
-//! `run -d`: a hyperctl of its own hosts the pod in the background.
+//! Every pod has a host: a hyperctl of its own, in a session of its own, which lives as long as the pod.
 //!
 //! ```text
-//! hyperctl run -d                              hyperctl host (a session of its own)
+//! hyperctl run                                 hyperctl host
 //!   arguments as JSON ───────stdin──────────>  plan, boot, start
-//!   prints the id, or the error  <──stdout──   {"started": id} or {"failed": ...}, once; then stdout is closed
+//!   is attached, prints the   <──stdout──      {"started": id} or {"failed": ...}, once; then stdout is closed
+//!   id, or the error
 //! ```
 //! The arguments go over the pipe and not over the command line, where everybody on this machine could read the
 //! environment variables among them for as long as the pod lives. The program is started anew rather than forked: a
-//! fork of a process that has a runtime is a process in an unknown state.
+//! fork of a process that has a runtime is a process in an unknown state. Whoever started it may be killed: the pod
+//! goes on, and `ps` shows it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
+use tokio::task::LocalSet;
 
 use crate::commands::run;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
 use crate::pod::state::State;
-use crate::pod::store::Store;
+use crate::pod::store::{Pod, Store};
+use crate::pod::{heir, host};
 use crate::progress;
 use crate::signals::Signals;
+use crate::terminal::Size;
+
+/// What a host is to do.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Request {
+    pub args: run::Args,
+    /// Who will be in front: the name of a reader; `None`: nobody.
+    pub reader: Option<String>,
+    /// Of the terminal in front.
+    pub size: Option<Size>,
+}
 
 /// The one thing that the host tells whoever started it.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Report {
     Started { id: String },
-    Failed { message: String, hint: Option<String>, code: u8 },
+    Failed { message: String, hint: Option<String>, code: u8, said: String },
 }
 
-/// Starts a host and waits until its container runs. Prints the pod's id.
-pub async fn spawn(args: &run::Args) -> Result<u8> {
+/// Starts a host and waits until its container runs.
+pub async fn spawn(request: &Request, store: &Store, signals: &mut Signals) -> Result<Pod> {
     let operation = || "start a host".to_string();
-    let mut signals = Signals::listen()?;
     let mut child = start_host().context(operation)?;
-    hand_over(&mut child, args).context(operation)?;
+    hand_over(&mut child, request).context(operation)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let report = progress::during("starting the VM", hear(&mut child));
     tokio::pin!(report);
@@ -52,8 +67,11 @@ pub async fn spawn(args: &run::Args) -> Result<u8> {
         }
     };
     match report {
-        Report::Started { id } => output::print(format!("{id}\n")).map(|()| 0),
-        Report::Failed { message, hint, code } => {
+        Report::Started { id } => store.find(&id),
+        Report::Failed { message, hint, code, said } => {
+            if !said.is_empty() {
+                output::say(said.trim_end());
+            }
             let err = Error::new(message).with_code(code);
             Err(match hint {
                 Some(hint) => err.hint(hint),
@@ -70,9 +88,9 @@ fn start_host() -> io::Result<Child> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
 }
 
-fn hand_over(child: &mut Child, args: &run::Args) -> Result<()> {
+fn hand_over(child: &mut Child, request: &Request) -> Result<()> {
     let Some(mut stdin) = child.stdin.take() else { return Err(Error::new("it has no stdin")) };
-    Ok(stdin.write_all(&serde_json::to_vec(args)?)?)
+    Ok(stdin.write_all(&serde_json::to_vec(request)?)?)
 }
 
 async fn hear(child: &mut Child) -> Result<Report> {
@@ -101,15 +119,13 @@ pub async fn serve() -> Result<u8> {
     rustix::process::setsid().context(|| "leave the session".into())?;
     let mut report = take_report_pipe().context(|| "take over the report pipe".into())?;
     let mut signals = Signals::listen()?;
-    let outcome = serve_order(&mut report, &mut signals).await;
-    if let Err(err) = &outcome {
-        output::say(err); // into host.log, once there is one
-    }
+    let served = serve_order(&mut report, &mut signals);
+    let outcome = LocalSet::new().run_until(served).await;
     match (outcome, report.take()) {
         (Err(err), Some(pipe)) => {
             let code = err.code();
             let (message, hint, _) = err.into_parts();
-            tell(pipe, &Report::Failed { message, hint, code })?;
+            tell(pipe, &Report::Failed { message, hint, code, said: output::said() })?;
             Ok(code)
         }
         (outcome, _) => Ok(outcome.unwrap_or_else(|err| err.code())),
@@ -119,15 +135,29 @@ pub async fn serve() -> Result<u8> {
 async fn serve_order(report: &mut Option<File>, signals: &mut Signals) -> Result<u8> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text).context(|| "read the order".into())?;
-    let args: run::Args = serde_json::from_slice(&text).context(|| "read the order".into())?;
-    let work = args.work()?;
+    let request: Request = serde_json::from_slice(&text).context(|| "read the order".into())?;
+    let order = request.args.order(request.reader, request.size)?;
     // The directory that we were called from must be free to be removed or unmounted.
     std::env::set_current_dir("/").context(|| "leave the directory".into())?;
     let started = |state: &State| match report.take() {
         Some(pipe) => tell(pipe, &Report::Started { id: state.id.clone() }),
         None => Ok(()),
     };
-    work.carry_out(&Store::open()?, signals, started).await
+    host::host(order, &Store::open()?, signals, started).await
+}
+
+/// The life of an heir, which a guardian has started. A good end is an end in order: the guardian goes too.
+pub async fn adopt(dir: &Path) -> Result<u8> {
+    if let Err(err) = rustix::process::setsid() {
+        log::debug!("leave the session: {err}"); // the leader of one is in none but its own
+    }
+    if !dir.exists() {
+        return Ok(0);
+    }
+    let mut signals = Signals::listen()?;
+    let store = Store::open()?;
+    let adopted = heir::adopt(&store, dir, &mut signals);
+    LocalSet::new().run_until(adopted).await.map(|()| 0)
 }
 
 /// Keeps the pipe to ourselves: what we start must not hold it open, and nothing else may be written to it.
@@ -151,9 +181,12 @@ mod tests {
 
     #[test]
     fn a_report_survives_the_pipe() {
-        let failed = Report::Failed { message: "m".into(), hint: Some("h".into()), code: 127 };
+        let said = "hyperctl: hooks.poststop[0]: exit status 5\n".to_string();
+        let failed =
+            Report::Failed { message: "m".into(), hint: Some("h".into()), code: 127, said };
         let text = serde_json::to_vec(&failed).unwrap();
-        let Report::Failed { message, hint, code } = serde_json::from_slice(&text).unwrap() else {
+        let Report::Failed { message, hint, code, .. } = serde_json::from_slice(&text).unwrap()
+        else {
             panic!("{text:?}")
         };
         assert_eq!((message.as_str(), hint.as_deref(), code), ("m", Some("h"), 127));

@@ -1,7 +1,8 @@
 //! The images on a running pod's disks: which file is where in the guest, and how many containers use it.
 //!
 //! Images that were attached when the VM started stay. Another is plugged in for its first container and let go after
-//! its last; two containers of one image share the disk, and the guest's mount of it.
+//! its last; two containers of one image share the disk, and the guest's mount of it. An heir finds all of it in
+//! `disks.json`, and lets go what is plugged in and used by none.
 
 use std::cell::RefCell;
 use std::fs;
@@ -15,7 +16,9 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::error::{Context as _, Error, Result};
+use crate::pod::state::write_whole;
 
+const FILE: &str = "disks.json";
 /// For the guest to let a disk go.
 const LET_GO: Duration = Duration::from_secs(10);
 
@@ -33,13 +36,18 @@ pub struct Disks {
     /// that is going waits for it.
     plugging: Mutex<()>,
     pod: String,
+    dir: PathBuf,
 }
 
+#[derive(Deserialize, Serialize)]
 struct Entry {
     file: FileId,
     attached: Attached,
-    /// `None`: it was there when the VM started.
+    /// It was there when the VM started.
+    fixed: bool,
+    #[serde(skip)]
     plugged: Option<Plugged>,
+    #[serde(skip)]
     users: usize,
 }
 
@@ -48,7 +56,12 @@ type FileId = (u64, u64);
 
 impl Disks {
     /// `fixed`: the images that the VM was started with, in the order of its disks.
-    pub fn of<'a>(vm: &Vm, pod: &str, fixed: impl Iterator<Item = &'a PathBuf>) -> Result<Disks> {
+    pub fn of<'a>(
+        vm: &Vm,
+        dir: &Path,
+        pod: &str,
+        fixed: impl Iterator<Item = &'a PathBuf>,
+    ) -> Result<Disks> {
         let mut entries = Vec::new();
         for (index, path) in fixed.enumerate() {
             let Some(device) = vm.disk_device(index) else {
@@ -61,9 +74,50 @@ impl Disks {
                 source: device.source.clone(),
                 name: format!("{pod}-{index}"),
             };
-            entries.push(Entry { file: file_id(path)?, attached, plugged: None, users: 0 });
+            let file = file_id(path)?;
+            entries.push(Entry { file, attached, fixed: true, plugged: None, users: 0 });
         }
-        Ok(Disks { entries: RefCell::new(entries), plugging: Mutex::new(()), pod: pod.into() })
+        let (entries, plugging) = (RefCell::new(entries), Mutex::new(()));
+        let disks = Disks { entries, plugging, pod: pod.into(), dir: dir.to_path_buf() };
+        disks.save()?;
+        Ok(disks)
+    }
+
+    /// Those of a host that was killed. `used` by the containers that there are.
+    pub async fn adopt(
+        vm: &Vm,
+        dir: &Path,
+        pod: &str,
+        plugged: Vec<Plugged>,
+        used: &[Attached],
+    ) -> Result<Disks> {
+        let path = dir.join(FILE);
+        let operation = || format!("read {path:?}");
+        let mut entries: Vec<Entry> = serde_json::from_slice(&fs::read(&path).context(operation)?)
+            .map_err(Error::from)
+            .context(operation)?;
+        for entry in &mut entries {
+            entry.users = used.iter().filter(|attached| **attached == entry.attached).count();
+        }
+        for plugged in plugged {
+            let source = &plugged.device().source;
+            let is_it = |entry: &&mut Entry| entry.attached.source == *source && entry.users > 0;
+            match entries.iter_mut().find(is_it) {
+                Some(entry) => entry.plugged = Some(plugged),
+                None => let_go(vm, plugged).await,
+            }
+        }
+        entries.retain(|entry| entry.fixed || entry.plugged.is_some());
+        let (entries, plugging) = (RefCell::new(entries), Mutex::new(()));
+        let disks = Disks { entries, plugging, pod: pod.into(), dir: dir.to_path_buf() };
+        disks.save()?;
+        Ok(disks)
+    }
+
+    fn save(&self) -> Result<()> {
+        let path = self.dir.join(FILE);
+        let text = serde_json::to_vec(&*self.entries.borrow())?;
+        write_whole(&path, &text).context(|| format!("write {path:?}"))
     }
 
     /// The image's place for one more container; it is plugged in if it is not there. Given back by [`Disks::release`].
@@ -82,8 +136,15 @@ impl Disks {
             source: device.source.clone(),
             name: format!("{}-{}", self.pod, device.source.replace('/', ".")),
         };
-        let entry = Entry { file, attached: attached.clone(), plugged: Some(plugged), users: 1 };
+        let entry = Entry {
+            file,
+            attached: attached.clone(),
+            fixed: false,
+            plugged: Some(plugged),
+            users: 1,
+        };
         self.entries.borrow_mut().push(entry);
+        self.save()?;
         Ok(attached)
     }
 
@@ -91,12 +152,10 @@ impl Disks {
     pub async fn release(&self, vm: &Vm, attached: &Attached) {
         let _plugging = self.plugging.lock().await;
         let Some(plugged) = self.give_back(attached) else { return };
-        match timeout(LET_GO, vm.detach(plugged)).await {
-            Ok(Ok(())) => {}
-            // The VM is ending, or the slot stays used: the next plugging says so.
-            Ok(Err(err)) => log::warn!("detach image: {err}"),
-            Err(_) => log::warn!("detach image: the guest does not let it go"),
+        if let Err(err) = self.save() {
+            log::warn!("{}", err.message()); // an heir finds nothing in the slot, and nobody who uses it
         }
+        let_go(vm, plugged).await;
     }
 
     fn give_back(&self, attached: &Attached) -> Option<Plugged> {
@@ -108,6 +167,15 @@ impl Disks {
             return None;
         }
         entries.remove(index).plugged
+    }
+}
+
+async fn let_go(vm: &Vm, plugged: Plugged) {
+    match timeout(LET_GO, vm.detach(plugged)).await {
+        Ok(Ok(())) => {}
+        // The VM is ending, or the slot stays used: the next plugging says so.
+        Ok(Err(err)) => log::warn!("detach image: {err}"),
+        Err(_) => log::warn!("detach image: the guest does not let it go"),
     }
 }
 

@@ -1,70 +1,179 @@
-//! A further container in a pod that another hyperctl hosts: `run --pod`.
+//! A further container in a pod: `run --pod`. The pod's host makes it, keeps its log and removes it, so that whoever asked
+//! may be killed; an heir goes on with it as with the first.
 //!
 //! ```text
-//! claim ─ join (a lease of the pod's host) ─ connect ─ create ─ start ─ session ─ remove ─ exited ─ lease given back
+//! claim ─ disk ─ create ─ start ─┬─ log, exit ─ delivered ─ remove ─ record ─ disk let go
+//!    └── who asked is gone: undone │
+//!                  an heir comes in ┘
 //! ```
-//! The pod ends with its first container, and this one is stopped then. It ends when its hyperctl does, however that
-//! is: the lease is a connection, and the pod's host removes what is left when it breaks.
+//! The pod ends with its first container, and this one is stopped then.
 
-use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
-use hyperstart::{Container as Guest, ContainerId, Sandbox};
+use hyperstart::Code;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
 use crate::output;
 use crate::pod::client;
+use crate::pod::contained::{Contained, Log};
+use crate::pod::control::{Answer, Ended, Line, Request};
+use crate::pod::disks::Attached;
 use crate::pod::host::invent_name;
-use crate::pod::leases::{self, Join, Lease};
-use crate::pod::output_log::Writer;
+use crate::pod::hosting::{Hosting, container_id};
+use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status};
 use crate::pod::store::{Claim, Pod, Store};
-use crate::session::{Log, Session};
+use crate::session;
 use crate::signals::Signals;
 use crate::spec::{Container, Root};
+use crate::terminal::Size;
 use crate::time;
 
 /// For the guest to take it down when it has ended.
 const REMOVE: Duration = Duration::from_secs(10);
 
 /// A further container that is asked for.
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Order {
     /// The pod's name, id, or the beginning of an id.
     pub pod: String,
     pub name: Option<String>,
     pub container: Container,
     pub interactive: bool,
-    pub attached: bool,
+    /// Who will be in front: the name of a reader.
+    pub reader: Option<String>,
+    /// Of the terminal in front.
+    pub size: Option<Size>,
     /// No record stays when it has ended.
     pub remove: bool,
 }
 
-/// Runs the container to its end; the value is its exit code. `started` hears when it runs.
-pub async fn run(
-    order: Order,
-    store: &Store,
-    signals: &mut Signals,
-    started: impl FnOnce(&State) -> Result<()>,
-) -> Result<u8> {
-    let operation = || format!("run {:?} in pod {:?}", order.container.label, order.pod);
-    let (pod, mut claim) =
-        store.claim_further(&order.pod, |pod, id| describe(&order, pod, id)).context(operation)?;
-    if !order.attached {
-        output::say_into(&claim.dir.join("host.log"))?;
-    }
-    let made = tokio::select! {
-        made = make(&order, &pod, &claim) => made,
-        signal = signals.next_ending() => return Err(Error::interrupted(operation(), signal)),
+/// Has the pod's host run it; gives its record once it runs.
+pub async fn ask(order: Order, store: &Store, signals: &mut Signals) -> Result<Pod> {
+    let operation = format!("run {:?} in pod {:?}", order.container.label, order.pod);
+    let made = async {
+        if let Root::Directory { .. } = order.container.root {
+            return Err(Error::new("a bundle's directory cannot be shared with a VM that runs")
+                .hint("make an image of it: `image-builder container`"));
+        }
+        let pod = store.find_running(&order.pod)?;
+        let mut line = Line::connect(&pod.dir).await?;
+        line.say(&Request::Run(Box::new(order))).await?;
+        match line.hear().await? {
+            Some(Answer::Started { id }) => store.find(&id),
+            Some(Answer::Ended(ended)) => {
+                ended.outcome()?;
+                Err(Error::new("the pod's host has not said why"))
+            }
+            None => Err(Error::new("the pod's host was killed, or has ended")),
+        }
     };
-    let made = explained(&pod, made).await.context(operation)?;
-    let outcome = live(&order, &made, &mut claim, signals, started).await;
-    let outcome = explained(&pod, outcome).await.context(operation);
-    if let Err(err) = made.container.remove(REMOVE).await {
-        log::debug!("{err}"); // the pod's host tries again when the lease ends, and says so
+    let made = tokio::select! {
+        made = made => made,
+        signal = signals.next_ending() => return Err(Error::interrupted(operation, signal)),
+    };
+    made.context(|| operation)
+}
+
+/// Makes and runs one, as its pod's host.
+pub async fn serve(hosting: Rc<Hosting>, order: Order, mut line: Line) {
+    let mut made = Made::default();
+    let begun = tokio::select! {
+        begun = begin(&hosting, &order, &mut made) => begun,
+        heard = line.hear::<Request>() => {
+            drop(heard);
+            Err(Error::new("nobody waits for it any more"))
+        }
+    };
+    let contained = match begun {
+        Ok(contained) => contained,
+        Err(err) => {
+            made.undo(&hosting).await;
+            let ended = Ended::of(&Err(err), String::new());
+            if let Err(err) = line.say(&Answer::Ended(ended)).await {
+                log::debug!("refuse a further container: {}", err.message()); // whoever asked is gone
+            }
+            return;
+        }
+    };
+    let id = contained.container.id().as_str().to_string();
+    // Whoever asked may be gone: then it runs all the same, and `ps` shows it.
+    if let Err(err) = line.say(&Answer::Started { id }).await {
+        log::debug!("tell of a further container: {}", err.message());
     }
-    let ended = finish(&order, store, &pod, claim, outcome);
-    made.lease.give_back().await;
-    ended
+    drop(line);
+    let log = match contained.dir() {
+        Some(dir) => Log::new(Writer::create(&dir)),
+        None => return,
+    };
+    follow(hosting, contained, log, Ends::default()).await;
+}
+
+/// What there is of one that is being made.
+#[derive(Default)]
+struct Made {
+    claim: Option<Claim>,
+    attached: Option<Attached>,
+    container: Option<hyperstart::Container>,
+    contained: Option<Rc<Contained>>,
+}
+
+impl Made {
+    async fn undo(self, hosting: &Hosting) {
+        if let Some(contained) = &self.contained {
+            hosting.further.borrow_mut().remove(contained.container.id().as_str());
+            drop(contained.take());
+        }
+        if let Some(container) = &self.container {
+            remove(container).await;
+        }
+        drop(self.claim);
+        if let Some(attached) = &self.attached {
+            hosting.disks.release(&hosting.vm, attached).await;
+        }
+    }
+}
+
+async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<Rc<Contained>> {
+    if hosting.ending.get() {
+        return Err(Error::new("the pod is ending"));
+    }
+    let Root::Image { path } = &order.container.root else {
+        return Err(Error::new("its root is no image"));
+    };
+    let store = Store::open()?;
+    let pod = hosting.first.state()?.id.clone();
+    let (_, claim) = store.claim_further(&pod, |pod, id| describe(order, pod, id))?;
+    let id = container_id(&claim.state.id)?;
+    made.claim = Some(claim);
+    let attached = hosting.disks.acquire(&hosting.vm, path).await?;
+    made.attached = Some(attached.clone());
+    if let Some(claim) = &mut made.claim {
+        claim.state.attached = Some(attached.clone());
+        claim.save()?;
+    }
+    let storages = order.container.storages(&id, Some(&attached))?;
+    let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
+    let shares_pids = hosting.first.state()?.share_pid;
+    let spec = order.container.spec_for(&id, &root, shares_pids);
+    let options = order.container.flags.options(storages);
+    made.container = Some(hosting.sandbox.container(id.clone())); // also one that is half made when we give up
+    let container = hosting.sandbox.create_container(&id, &spec, options).await;
+    let container = container.map_err(|err| client::guest_error(&err))?;
+    let Some(claim) = made.claim.take() else { return Err(Error::new("it has no record")) };
+    let contained = Rc::new(Contained::new(container, claim));
+    made.contained = Some(Rc::clone(&contained));
+    contained.fronts.hold().await?;
+    let tty = order.container.tty();
+    session::prepare(&contained.process, tty, order.interactive, order.size).await?;
+    let id = id.as_str().to_string();
+    hosting.further.borrow_mut().insert(id, Rc::clone(&contained));
+    contained.container.start().await.map_err(|err| client::command_error(&err))?;
+    contained.edit(|state| state.status = Status::Running { since: time::unix_millis() })?;
+    Ok(contained)
 }
 
 fn describe(order: &Order, pod: &State, id: String) -> State {
@@ -77,88 +186,84 @@ fn describe(order: &Order, pod: &State, id: String) -> State {
         address: pod.address.clone(),
         console: pod.console.clone(),
         steps: pod.steps.clone(),
+        remove: order.remove,
+        readers: order.reader.iter().cloned().collect(),
         ..State::new(id, name, order.container.label.clone(), pod.vm.clone())
     }
 }
 
-/// A container that is created and not started.
-struct Made {
-    container: Guest,
-    _sandbox: Sandbox,
-    lease: Lease,
-}
-
-async fn make(order: &Order, pod: &Pod, claim: &Claim) -> Result<Made> {
-    let Root::Image { path } = &order.container.root else {
-        return Err(Error::new("a bundle's directory cannot be shared with a VM that runs")
-            .hint("make an image of it: `image-builder container`"));
-    };
-    let Some(address) = &pod.state.address else { return Err(Error::new("it is still booting")) };
-    let join = Join {
-        id: claim.state.id.clone(),
-        image: path.clone(),
-        stop_signal: claim.state.stop_signal.clone(),
-    };
-    let lease = leases::join(&pod.dir, &join).await?;
-    let sandbox = client::reach(address).await?;
-    let id = ContainerId::new(&claim.state.id).map_err(|err| client::guest_error(&err))?;
-    let storages = order.container.storages(&id, Some(&lease.attached))?;
-    let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
-    let spec = order.container.spec_for(&id, &root, pod.state.share_pid);
-    let options = order.container.flags.options(storages);
-    let container = sandbox.create_container(&id, &spec, options).await;
-    let container = container.map_err(|err| client::guest_error(&err))?;
-    Ok(Made { container, _sandbox: sandbox, lease })
-}
-
-async fn live(
-    order: &Order,
-    made: &Made,
-    claim: &mut Claim,
-    signals: &mut Signals,
-    started: impl FnOnce(&State) -> Result<()>,
-) -> Result<u8> {
-    let process = made.container.process();
-    let session = Session {
-        process: &process,
-        container: Some(&made.container),
-        tty: order.container.tty(),
-        interactive: order.interactive,
-        attached: order.attached,
-        log: Some(RefCell::new(Log::new(Writer::create(&claim.dir)))),
-        first_output: Cell::new(None),
-    };
-    let _raw = session.prepare().await?;
-    made.container.start().await.map_err(|err| client::command_error(&err))?;
-    claim.state.status = Status::Running { since: time::unix_millis() };
-    claim.save()?;
-    started(&claim.state)?;
-    session.run(signals).await
-}
-
-/// A guest that is out of reach is one whose pod has ended, mostly.
-async fn explained<T>(pod: &Pod, outcome: Result<T>) -> Result<T> {
-    match outcome {
-        Err(err) if err.is_lost() && client::is_gone(pod).await? => {
-            Err(Error::new("the pod ended before its container"))
+/// From its start, or its takeover, to its record.
+async fn follow(hosting: Rc<Hosting>, contained: Rc<Contained>, log: Log, ends: Ends) {
+    let outcome = contained.run_to_end(log, ends).await;
+    if outcome.is_ok() {
+        contained.delivered().await;
+    }
+    remove(&contained.container).await;
+    let attached = contained.state().ok().and_then(|state| state.attached.clone());
+    if let Some(attached) = &attached {
+        hosting.disks.release(&hosting.vm, attached).await;
+    }
+    contained.fronts.tell(Ended::of(&outcome, String::new())).await;
+    if let Some(mut claim) = contained.take() {
+        let outcome = match outcome {
+            Err(err) if err.is_lost() => Err(Error::new("the pod ended before its container")),
+            outcome => outcome,
+        };
+        if !claim.state.remove {
+            claim.state.exited(&outcome);
+            if let Err(err) = claim.keep() {
+                output::warn(err.message());
+            }
         }
-        outcome => outcome,
+    }
+    hosting.further.borrow_mut().remove(contained.container.id().as_str());
+}
+
+async fn remove(container: &hyperstart::Container) {
+    match container.remove(REMOVE).await {
+        Ok(()) => {}
+        Err(err) if err.code() == Code::NotFound => {}
+        Err(err) => log::debug!("{err}"), // the VM is going, or is gone
     }
 }
 
-/// What stays of it: nothing, or the record that `ps -a`, `logs` and `inspect` read for as long as the pod's.
-fn finish(
-    order: &Order,
-    store: &Store,
-    pod: &Pod,
-    mut claim: Claim,
-    outcome: Result<u8>,
-) -> Result<u8> {
-    let ran = claim.state.status != Status::Booting;
-    if order.remove || !ran || !pod.is_hosted()? {
-        return outcome; // dropped, and so removed
+/// The further containers that a killed host has left, each in our hands.
+pub fn left(pod: &Path) -> Vec<Claim> {
+    let Ok(store) = Store::open() else { return Vec::new() };
+    let mut left = Vec::new();
+    for dir in Store::further(pod) {
+        match store.inherit(&dir) {
+            Ok(claim) if matches!(claim.state.status, Status::Exited { .. }) => {
+                if let Err(err) = claim.keep() {
+                    output::warn(err.message());
+                }
+            }
+            Ok(claim) => left.push(claim),
+            Err(err) => output::warn(err.message()), // half made: the next look removes it
+        }
     }
-    claim.state.exited(&outcome);
-    store.keep(claim)?;
-    outcome
+    left
+}
+
+/// Goes on with one that a killed host has left. One that did not run is removed: who asked for it was told.
+pub async fn go_on(hosting: Rc<Hosting>, mut claim: Claim) {
+    let Ok(id) = container_id(&claim.state.id) else { return };
+    let container = hosting.sandbox.container(id.clone());
+    if claim.state.status == Status::Booting {
+        remove(&container).await;
+        let attached = claim.state.attached.clone();
+        drop(claim);
+        if let Some(attached) = &attached {
+            hosting.disks.release(&hosting.vm, attached).await;
+        }
+        return;
+    }
+    claim.state.host_pid = rustix::process::getpid().as_raw_nonzero().get();
+    let (log, ends) = Log::resume(Writer::resume(&claim.dir));
+    let contained = Rc::new(Contained::new(container, claim));
+    hosting.further.borrow_mut().insert(id.as_str().to_string(), Rc::clone(&contained));
+    if let Err(err) = contained.edit(|_| ()) {
+        output::warn(err.message());
+    }
+    follow(hosting, contained, log, ends).await;
 }

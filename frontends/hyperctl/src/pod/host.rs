@@ -1,37 +1,41 @@
-//! Hosting: from an order to a running container, and from its end to nothing left. `run` in front and `run -d` both
-//! come here; they differ in what the session is connected to and in who hears that it started.
+//! Hosting: from an order to a running container, and from its end to nothing left. Every pod has a host, which is a
+//! process of its own, and `run` in front is attached to it (see `front`).
 //!
 //! ```text
-//! claim ─ launch ─ ready ─ connect ─ create sandbox ─ create container ─ start ─ session ─ receipt ─ power off ─ exited
-//!         └── a signal, a dead VM or an error in here ends all of it ──┘        └── a dead VM is the pod's end ──┘
+//! claim ─ launch ─ ready ─ connect ─ create sandbox ─ create container ─ start ─┬─ log, exit ─ delivered ─ power off ─ exited
+//!         └── a signal, a dead VM or an error in here ends all of it ──┘        │  └── a dead VM is the pod's end ──┘
+//!                                                       an heir comes in here ──┘
 //! ```
-//! The VM is a value in this process: whatever way a function here returns, dropping it kills QEMU and removes its
-//! files. The pod's own directory goes with the claim, or stays as the record of an exited pod.
+//! Killed before the start, a host leaves what its heir ends and removes; killed after it, what its heir goes on with
+//! (see `heir`). What it has to say goes into `host.log`, and at the end to whoever is in front.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyperstart::spec::take_host_hooks;
-use hyperstart::{Container as Guest, ContainerId, Process, Sandbox, SandboxConfig};
-use hyperstart_vmm::{Disk, Exit, Machine, Share, Vm};
+use hyperstart::{Container as Guest, Sandbox, SandboxConfig};
+use hyperstart_vmm::{Disk, Exit, Machine, Share, Vm, end_remains};
 use tokio::time::timeout;
 
 use crate::error::{Context as _, Error, Result};
+use crate::escalation::{Escalation, Step};
 use crate::hooks::Hooks;
 use crate::output;
 use crate::pod::client;
+use crate::pod::contained::{Contained, Log};
+use crate::pod::control::Ended;
 use crate::pod::disks::Disks;
-use crate::pod::leases::{self, Leases};
-use crate::pod::output_log::Writer;
+use crate::pod::hosting::{Hosting, container_id};
+use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status, Vm as VmDescription};
 use crate::pod::store::{Claim, Store};
-use crate::progress;
 use crate::receipt::{self, Stopwatch};
-use crate::session::{Log, Session};
-use crate::signals::Signals;
+use crate::session;
+use crate::signals::{Event, Signals};
 use crate::spec::{Container, ROOTFS_TAG, Root};
+use crate::terminal::Size;
 use crate::time;
 
 /// What the guest gets to sync and power off; then the VM is killed.
@@ -40,6 +44,8 @@ const POWER_OFF: Duration = Duration::from_secs(10);
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// What the receipt of a container that has ended may cost.
 const RECEIPT: Duration = Duration::from_secs(2);
+/// In the pod's directory: what its hosts have to say.
+const HOST_LOG: &str = "host.log";
 
 /// A pod that is asked for, with all that could be wrong about the words already refused.
 pub struct Order {
@@ -52,22 +58,14 @@ pub struct Order {
     /// The pod's containers see each other's processes.
     pub share_pid: bool,
     pub interactive: bool,
-    /// The container's streams are ours; else they go to the log alone.
-    pub attached: bool,
+    /// Who will be in front: the name of a reader.
+    pub reader: Option<String>,
+    /// Of the terminal in front.
+    pub size: Option<Size>,
     /// No record stays when it has ended.
     pub remove: bool,
     /// For the guest to get ready.
     pub deadline: Duration,
-}
-
-/// A pod whose container is about to start.
-struct Booted {
-    vm: Vm,
-    sandbox: Sandbox,
-    container: Guest,
-    process: Process,
-    disks: Disks,
-    hooks: Rc<Hooks>,
 }
 
 /// Runs the pod to its end; the value is the container's exit code. `started` hears when the container runs.
@@ -77,14 +75,35 @@ pub async fn host(
     signals: &mut Signals,
     started: impl FnOnce(&State) -> Result<()>,
 ) -> Result<u8> {
-    let mut claim = store.claim(|id| describe(&order, id))?;
-    if !order.attached {
-        output::say_into(&claim.dir.join("host.log"))?;
+    let operation = || format!("run {:?}", order.container.label);
+    let claim = RefCell::new(store.claim(|id| describe(&order, id))?);
+    output::say_into(&claim.borrow().dir.join(HOST_LOG))?;
+    let hooks = order.container.hooks(&claim.borrow().state.id);
+    let stopwatch = Stopwatch::start();
+    let booted = tokio::select! {
+        booted = boot(&order, &hooks, &claim, &stopwatch) => booted.context(operation),
+        signal = signals.next_ending() => Err(Error::interrupted(operation(), signal)),
+    };
+    let booted = match booted {
+        Ok(booted) => booted,
+        Err(err) => {
+            hooks.after_delete().await;
+            return Err(err); // the claim goes, and with it all that there is
+        }
+    };
+    let hosting = booted.hosting(claim.into_inner());
+    let run = async {
+        start(&order, &hosting, &hooks, &stopwatch).await?;
+        started(&*hosting.first.state()?)?;
+        let log = Log::new(Writer::create(&hosting.dir));
+        hosting.first.run_to_end(log, Ends::default()).await
+    };
+    let outcome = live(&hosting, signals, run).await.context(operation);
+    if let Some(at) = hosting.first.first_output.get() {
+        let step = stopwatch.step_at(receipt::OUTPUT, at);
+        hosting.first.edit(|state| state.steps.push(step))?;
     }
-    let hooks = Rc::new(order.container.hooks(&claim.state.id));
-    let outcome = run(&order, &hooks, &mut claim, signals, started).await;
-    hooks.after_delete().await;
-    finish(&order, store, claim, outcome)
+    finish(hosting, &hooks, signals, outcome).await
 }
 
 fn describe(order: &Order, id: String) -> State {
@@ -93,6 +112,8 @@ fn describe(order: &Order, id: String) -> State {
         process: Some(order.container.process.clone()),
         stop_signal: order.container.stop_signal.clone(),
         share_pid: order.share_pid,
+        remove: order.remove,
+        readers: order.reader.iter().cloned().collect(),
         ..State::new(id, name, order.container.label.clone(), order.vm.clone())
     }
 }
@@ -106,73 +127,43 @@ pub fn invent_name(label: &str, id: &str) -> String {
     if base.is_empty() { format!("pod-{digits}") } else { format!("{base}-{digits}") }
 }
 
-async fn run(
-    order: &Order,
-    hooks: &Rc<Hooks>,
-    claim: &mut Claim,
-    signals: &mut Signals,
-    started: impl FnOnce(&State) -> Result<()>,
-) -> Result<u8> {
-    let operation = format!("run {:?}", order.container.label);
-    let stopwatch = Stopwatch::start();
-    let boot = progress::during("starting the VM", boot(order, hooks, claim, &stopwatch));
-    let booted = tokio::select! {
-        booted = boot => booted.context(|| operation)?,
-        signal = signals.next_ending() => return Err(Error::interrupted(operation, signal)),
-    };
-    let session = Session {
-        process: &booted.process,
-        container: Some(&booted.container),
-        tty: order.container.tty(),
-        interactive: order.interactive,
-        attached: order.attached,
-        log: Some(RefCell::new(Log::new(Writer::create(&claim.dir)))),
-        first_output: Cell::new(None),
-    };
-    let pod = leases::Pod::new(&booted.vm, &booted.sandbox, &booted.disks);
-    let mut leases = Leases::listen(&claim.dir, &pod)?;
-    let outcome = live(&booted, &session, &mut leases, claim, &stopwatch, signals, started).await;
-    let outcome = outcome.context(|| format!("run {:?}", order.container.label));
-    if outcome.is_ok() {
-        tokio::select! {
-            () = leases.end() => {}
-            _ = signals.next_ending() => {}
-            _ = booted.vm.wait() => {}
-        }
+/// A pod whose container is about to start.
+struct Booted {
+    vm: Vm,
+    sandbox: Sandbox,
+    container: Guest,
+    disks: Disks,
+}
+
+impl Booted {
+    fn hosting(self, claim: Claim) -> Rc<Hosting> {
+        let dir = claim.dir.clone();
+        let first = Contained::new(self.container, claim);
+        Hosting::new(dir, self.vm, self.sandbox, self.disks, first)
     }
-    drop(leases);
-    if let Some(at) = session.first_output.get() {
-        claim.state.steps.push(stopwatch.step_at(receipt::OUTPUT, at));
-    }
-    if !order.remove && outcome.is_ok() {
-        keep_receipt(claim, &booted.sandbox).await;
-    }
-    tokio::select! {
-        () = power_off(&booted) => {}
-        // The user has seen the end already and will not wait: the VM is killed when it is dropped.
-        _ = signals.next_ending() => {}
-    }
-    outcome
 }
 
 /// Up to a container that is created, with its process held before its first instruction.
 async fn boot(
     order: &Order,
-    hooks: &Rc<Hooks>,
-    claim: &mut Claim,
+    hooks: &Hooks,
+    claim: &RefCell<Claim>,
     stopwatch: &Stopwatch,
 ) -> Result<Booted> {
     let mut steps = Vec::new();
     let mut step = |name: &str| steps.push(stopwatch.step(name));
+    let dir = claim.borrow().dir.clone();
     let mut machine = order.machine.clone();
+    machine.outlives_owner = true;
     attach(&mut machine, &order.container.root);
-    machine.shares.extend(order.container.binds.shares(&claim.dir)?);
+    machine.shares.extend(order.container.binds.shares(&dir)?);
     let image = |path: &PathBuf| Disk { path: path.clone(), read_only: true };
     machine.disks.extend(order.images.iter().map(image));
-    let vm = Vm::launch(&machine, &claim.dir).await.map_err(|err| vm_error(&err))?;
-    claim.state.console = Some(vm.console_log().to_path_buf());
-    claim.state.vm.transport = Some(client::transport_of(vm.address()).into());
-    claim.save()?;
+    let vm = Vm::launch(&machine, &dir).await.map_err(|err| vm_error(&err))?;
+    edit(claim, |state| {
+        state.console = Some(vm.console_log().to_path_buf());
+        state.vm.transport = Some(client::transport_of(vm.address()).into());
+    })?;
     step("vmm");
     vm.ready(order.deadline).await.map_err(|err| vm_error(&err))?;
     step(receipt::READY);
@@ -180,20 +171,25 @@ async fn boot(
         created = create(order, hooks, claim, &vm, &mut step) => created,
         err = failure(&vm) => Err(err),
     };
-    let created = explained(&vm, created).await?;
-    claim.state.steps = steps;
-    let (sandbox, container, process, disks) = created;
-    Ok(Booted { vm, sandbox, container, process, disks, hooks: Rc::clone(hooks) })
+    let (sandbox, container, disks) = explained(&vm, created).await?;
+    claim.borrow_mut().state.steps = steps;
+    Ok(Booted { vm, sandbox, container, disks })
+}
+
+fn edit(claim: &RefCell<Claim>, change: impl FnOnce(&mut State)) -> Result<()> {
+    let mut claim = claim.borrow_mut();
+    change(&mut claim.state);
+    claim.save()
 }
 
 async fn create(
     order: &Order,
     hooks: &Hooks,
-    claim: &mut Claim,
+    claim: &RefCell<Claim>,
     vm: &Vm,
     step: &mut impl FnMut(&str),
-) -> Result<(Sandbox, Guest, Process, Disks)> {
-    let id = claim.state.id.clone();
+) -> Result<(Sandbox, Guest, Disks)> {
+    let (id, dir) = (claim.borrow().state.id.clone(), claim.borrow().dir.clone());
     let address = client::address_of(vm.address());
     let sandbox = client::reach(&address).await?;
     step("connected");
@@ -202,9 +198,9 @@ async fn create(
     let config = SandboxConfig { id: id.clone(), hostname, shared_pid, ..Default::default() };
     sandbox.create(&config).await.map_err(|err| client::guest_error(&err))?;
     step("sandbox");
-    let id = ContainerId::new(&id).map_err(|err| client::guest_error(&err))?;
+    let id = container_id(&id)?;
     let own = order.container.root.image();
-    let disks = Disks::of(vm, id.as_str(), own.into_iter().chain(&order.images))?;
+    let disks = Disks::of(vm, &dir, id.as_str(), own.into_iter().chain(&order.images))?;
     let attached = match own {
         Some(path) => Some(disks.acquire(vm, path).await?),
         None => None,
@@ -214,71 +210,147 @@ async fn create(
     storages.extend(order.container.binds.storages());
     let mut spec = order.container.spec_for(&id, &root, order.share_pid);
     take_host_hooks(&mut spec); // the same that `hooks` runs
+    edit(claim, |state| {
+        state.hooks = hooks.due(); // from here on, whoever hosts it then
+        state.attached = attached;
+        state.address = Some(address);
+    })?;
     hooks.before_create(vm.pid()).await?;
     let options = order.container.flags.options(storages);
     let container = sandbox.create_container(&id, &spec, options).await;
     let container = container.map_err(|err| client::guest_error(&err))?;
     step("created");
-    claim.state.address = Some(address);
-    let process = container.process();
-    Ok((sandbox, container, process, disks))
+    Ok((sandbox, container, disks))
 }
 
-/// From the start of the container to its end, or the VM's.
-async fn live(
-    booted: &Booted,
-    session: &Session<'_>,
-    leases: &mut Leases<'_>,
-    claim: &mut Claim,
+/// Lets the container run, with what must be so before its first byte.
+async fn start(
+    order: &Order,
+    hosting: &Rc<Hosting>,
+    hooks: &Hooks,
     stopwatch: &Stopwatch,
+) -> Result<()> {
+    let first = &hosting.first;
+    first.fronts.hold().await?;
+    session::prepare(&first.process, order.container.tty(), order.interactive, order.size).await?;
+    hosting.listen()?;
+    first.container.start().await.map_err(|err| client::command_error(&err))?;
+    let step = stopwatch.step("started");
+    first.edit(|state| {
+        state.steps.push(step);
+        state.status = Status::Running { since: time::unix_millis() };
+    })?;
+    hooks.after_start(hosting.vm.pid()).await;
+    Ok(())
+}
+
+/// From the start of the container to its end and everybody's having its output, or to the VM's end.
+pub async fn live(
+    hosting: &Rc<Hosting>,
     signals: &mut Signals,
-    started: impl FnOnce(&State) -> Result<()>,
+    run: impl Future<Output = Result<u8>>,
 ) -> Result<u8> {
-    let run = async {
-        let _raw = session.prepare().await?;
-        let start = booted.container.start().await;
-        start.map_err(|err| client::command_error(&err))?;
-        claim.state.steps.push(stopwatch.step("started"));
-        claim.state.status = Status::Running { since: time::unix_millis() };
-        claim.save()?;
-        booted.hooks.after_start(booted.vm.pid()).await;
-        started(&claim.state)?;
-        session.run(signals).await
-    };
     let outcome = tokio::select! {
         biased; // a VM that ends because its container did is told by the container
         outcome = run => outcome,
-        err = failure(&booted.vm) => Err(err),
-        never = leases.serve() => match never {},
+        err = failure(&hosting.vm) => Err(err),
+        err = control(hosting, signals) => Err(err),
     };
-    explained(&booted.vm, outcome).await
+    let outcome = explained(&hosting.vm, outcome).await;
+    if outcome.is_ok() {
+        tokio::select! {
+            () = hosting.first.delivered() => {}
+            _ = signals.next_ending() => {}
+            _ = hosting.vm.wait() => {}
+        }
+        tokio::select! {
+            () = hosting.end_further() => {}
+            _ = signals.next_ending() => {}
+            _ = hosting.vm.wait() => {}
+        }
+    }
+    outcome
+}
+
+/// Acts on signals. Returns only when the container cannot be ended by one.
+async fn control(hosting: &Hosting, signals: &mut Signals) -> Error {
+    let mut escalation = Escalation::new(false);
+    loop {
+        let now = tokio::time::Instant::now;
+        let step = tokio::select! {
+            event = signals.next() => match event {
+                Event::Forward(signal) => escalation.signal(signal, now()),
+                Event::Resize => Step::Ignore,
+            },
+            () = session::at(escalation.deadline()) => escalation.overdue(now()),
+        };
+        match step {
+            Step::Send(signal) => {
+                let container = &hosting.first.container;
+                session::send(signal, async || container.signal(signal).await).await;
+            }
+            Step::Ignore => {}
+            Step::GiveUp => return session::unkillable(),
+        }
+    }
+}
+
+/// From the container's end to nothing left but its record: the guest is ended in order, hooks run, and everybody in
+/// front is told.
+pub async fn finish(
+    hosting: Rc<Hosting>,
+    hooks: &Hooks,
+    signals: &mut Signals,
+    outcome: Result<u8>,
+) -> Result<u8> {
+    let ran = hosting.first.state()?.status != Status::Booting;
+    let keeps = ran && !hosting.first.state()?.remove;
+    if keeps && outcome.is_ok() {
+        keep_receipt(&hosting).await?;
+    }
+    if outcome.is_ok() {
+        tokio::select! {
+            () = power_off(&hosting) => {}
+            // The user has seen the end already and will not wait: the VM is killed when it is dropped.
+            _ = signals.next_ending() => {}
+        }
+    }
+    hosting.vm.kill();
+    hosting.vm.wait().await;
+    hosting.first.edit(|state| state.hooks = None)?; // run once, be it not to their ends
+    hooks.after_delete().await;
+    if let Err(err) = &outcome {
+        log::debug!("{}", err.message());
+    }
+    hosting.close(Ended::of(&outcome, output::said())).await;
+    let (dir, claim) = (hosting.dir.clone(), hosting.first.take());
+    drop(hosting);
+    if let Err(err) = end_remains(&dir) {
+        output::warn(err);
+    }
+    let Some(mut claim) = claim else { return outcome };
+    if keeps {
+        claim.state.exited(&outcome);
+        claim.keep()?;
+    }
+    outcome
 }
 
 /// Asks for the boot receipt while there is somebody to ask. A record without one is still a record.
-async fn keep_receipt(claim: &mut Claim, sandbox: &Sandbox) {
-    if let Ok(Ok(receipt)) = timeout(RECEIPT, client::receipt(sandbox)).await {
-        claim.state.receipt = Some(receipt);
+async fn keep_receipt(hosting: &Hosting) -> Result<()> {
+    if let Ok(Ok(receipt)) = timeout(RECEIPT, client::receipt(&hosting.sandbox)).await {
+        hosting.first.edit(|state| state.receipt = Some(receipt))?;
     }
+    Ok(())
 }
 
 /// Ends the guest in order, so that what it wrote to shared directories arrives; or else kills it.
-async fn power_off(booted: &Booted) {
+async fn power_off(hosting: &Hosting) {
     // Whether it says yes or is gone already: the shutdown below waits for the fact, and enforces it.
-    if let Ok(Err(err)) = timeout(POWER_OFF, booted.sandbox.destroy()).await {
+    if let Ok(Err(err)) = timeout(POWER_OFF, hosting.sandbox.destroy()).await {
         log::debug!("destroy sandbox: {err}");
     }
-    log::debug!("vm: qemu {}", booted.vm.shutdown(POWER_OFF).await);
-}
-
-/// What stays of the pod: nothing, or the record that `ps -a`, `logs` and `inspect` read.
-fn finish(order: &Order, store: &Store, mut claim: Claim, outcome: Result<u8>) -> Result<u8> {
-    let ran = claim.state.status != Status::Booting;
-    if order.remove || !ran {
-        return outcome; // dropped, and so removed
-    }
-    claim.state.exited(&outcome);
-    store.keep(claim)?;
-    outcome
+    log::debug!("vm: qemu {}", hosting.vm.shutdown(POWER_OFF).await);
 }
 
 /// What the container's root needs from the VM.
@@ -295,7 +367,7 @@ fn attach(machine: &mut Machine, root: &Root) {
     }
 }
 
-fn vm_error(err: &hyperstart_vmm::Error) -> Error {
+pub fn vm_error(err: &hyperstart_vmm::Error) -> Error {
     Error::new(err.to_string())
 }
 

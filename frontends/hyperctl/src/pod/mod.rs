@@ -1,16 +1,24 @@
 //! A pod: one VM, hosted by one hyperctl process, known to all others by its directory. It has the name, and the life, of
-//! its first container; further ones have a name within it (`web/side`) and a hyperctl each.
+//! its first container; further ones have a name within it (`web/side`).
 //!
-//! `store` finds and enters pods, `state` is what is written there, `host` runs one from boot to power-off, `detach`
-//! does so in the background, `client` talks to one that another process hosts, `output_log` keeps what it printed.
-//! `further` runs one more container in a pod, by a lease of its host's (`leases`), which knows its `disks`.
+//! `store` finds and enters pods, `state` is what is written there, `output_log` what it printed. `detach` starts a host;
+//! `host` is one from boot to power-off, `heir` the next when it is killed; `hosting` is what both have in hand: the
+//! containers (`contained`, `further`), its `disks`, who is in front (`fronts`) and who asks (`control`). `client` talks
+//! to a pod that another process hosts, over a `link` if it is for long; `follow` reads output, `front` shows it.
 
 pub mod client;
+pub mod contained;
+pub mod control;
 pub mod detach;
 pub mod disks;
+pub mod follow;
+pub mod front;
+pub mod fronts;
 pub mod further;
+pub mod heir;
 pub mod host;
-pub mod leases;
+pub mod hosting;
+pub mod link;
 pub mod output_log;
 pub mod state;
 pub mod store;

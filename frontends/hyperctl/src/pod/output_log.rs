@@ -1,7 +1,8 @@
 //! What a pod's container printed, kept for `hyperctl logs`: both streams, in the order of their arrival.
 //!
-//! A record is 16 bytes of header (stream, three zero bytes, length and milliseconds since 1970, big endian) and the
-//! bytes as they came, so that binary output survives. The state directory is usually in memory, so the log is
+//! A record is 24 bytes of header (stream, three zero bytes, length, milliseconds since 1970 and the offset in the stream,
+//! big endian) and the bytes as they came, so that binary output survives. The offsets say where a host goes on whose
+//! predecessor was killed: what that one had begun to write is cut off, and asked for again. The state directory is usually in memory, so the log is
 //! bounded: when the file reaches [`SEGMENT`] it becomes `output.log.old` (the one before it is dropped) and a new one
 //! begins. What can be read is the last 4 to 8 MiB.
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes after which a log file is put aside.
 pub const SEGMENT: u64 = 4 << 20;
-const HEADER: usize = 16;
+const HEADER: usize = 24;
 /// No record that we write is longer; a longer one means a damaged file.
 const MAX_RECORD: usize = 1 << 20;
 
@@ -26,7 +27,16 @@ pub enum Stream {
 pub struct Record {
     pub stream: Stream,
     pub unix_millis: u64,
+    /// Of the first byte, in its stream.
+    pub offset: u64,
     pub bytes: Vec<u8>,
+}
+
+/// The offset after the last byte that is in the log, of each stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    pub stdout: u64,
+    pub stderr: u64,
 }
 
 pub struct Writer {
@@ -46,19 +56,54 @@ impl Writer {
         Ok(Writer { dir: dir.to_path_buf(), file, length: 0, segment })
     }
 
+    /// Goes on with the log of a host that was killed.
+    pub fn resume(dir: &Path) -> io::Result<(Writer, Ends)> {
+        let mut ends = Ends::default();
+        if let Some(mut older) = open(&old(dir))? {
+            scan(&mut older, &mut ends)?;
+        }
+        let mut options = OpenOptions::new();
+        let path = current(dir);
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let length = scan(&mut file, &mut ends)?;
+        file.set_len(length)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok((Writer { dir: dir.to_path_buf(), file, length, segment: SEGMENT }, ends))
+    }
+
     /// One write a record: a reader sees all of it, or its beginning and waits for the rest.
-    pub fn append(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    pub fn append(&mut self, stream: Stream, mut offset: u64, bytes: &[u8]) -> io::Result<()> {
         for bytes in bytes.chunks(MAX_RECORD) {
             if self.length >= self.segment {
                 fs::rename(current(&self.dir), old(&self.dir))?;
                 self.file = create(&current(&self.dir))?;
                 self.length = 0;
             }
-            let record = encode(stream, crate::time::unix_millis(), bytes);
+            let record = encode(stream, crate::time::unix_millis(), offset, bytes);
             self.file.write_all(&record)?;
             self.length += record.len() as u64;
+            offset += bytes.len() as u64;
         }
         Ok(())
+    }
+}
+
+/// Notes how far each stream is in a file, and gives the length of its whole records.
+fn scan(file: &mut File, ends: &mut Ends) -> io::Result<u64> {
+    let (mut length, mut pending) = (0, Vec::new());
+    loop {
+        while let Some(record) = decode(&mut pending)? {
+            length += (HEADER + record.bytes.len()) as u64;
+            let end = record.offset + record.bytes.len() as u64;
+            match record.stream {
+                Stream::Stdout => ends.stdout = end,
+                Stream::Stderr => ends.stderr = end,
+            }
+        }
+        if file.take(64 << 10).read_to_end(&mut pending)? == 0 {
+            return Ok(length);
+        }
     }
 }
 
@@ -141,7 +186,7 @@ impl Tail {
     }
 }
 
-fn encode(stream: Stream, unix_millis: u64, bytes: &[u8]) -> Vec<u8> {
+fn encode(stream: Stream, unix_millis: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(HEADER + bytes.len());
     let stream: u8 = match stream {
         Stream::Stdout => 1,
@@ -151,6 +196,7 @@ fn encode(stream: Stream, unix_millis: u64, bytes: &[u8]) -> Vec<u8> {
     record.extend([stream, 0, 0, 0]);
     record.extend(length.to_be_bytes());
     record.extend(unix_millis.to_be_bytes());
+    record.extend(offset.to_be_bytes());
     record.extend(bytes);
     record
 }
@@ -159,7 +205,8 @@ fn encode(stream: Stream, unix_millis: u64, bytes: &[u8]) -> Vec<u8> {
 fn decode(pending: &mut Vec<u8>) -> io::Result<Option<Record>> {
     let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let Some((header, rest)) = pending.split_first_chunk::<HEADER>() else { return Ok(None) };
-    let [kind, _, _, _, l0, l1, l2, l3, millis @ ..] = *header;
+    let [kind, _, _, _, l0, l1, l2, l3, m0, m1, m2, m3, m4, m5, m6, m7, offset @ ..] = *header;
+    let millis = [m0, m1, m2, m3, m4, m5, m6, m7];
     let stream = match kind {
         1 => Stream::Stdout,
         2 => Stream::Stderr,
@@ -171,7 +218,8 @@ fn decode(pending: &mut Vec<u8>) -> io::Result<Option<Record>> {
     }
     let Some(bytes) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
     pending.drain(..HEADER + length);
-    Ok(Some(Record { stream, unix_millis: u64::from_be_bytes(millis), bytes }))
+    let (unix_millis, offset) = (u64::from_be_bytes(millis), u64::from_be_bytes(offset));
+    Ok(Some(Record { stream, unix_millis, offset, bytes }))
 }
 
 fn current(dir: &Path) -> PathBuf {
@@ -212,13 +260,13 @@ mod tests {
         let mut reader = Reader::open(dir.path()).unwrap();
         assert_eq!(reader.next().unwrap(), None);
         let mut writer = Writer::create(dir.path()).unwrap();
-        writer.append(Stream::Stdout, b"one\0\xff").unwrap();
-        writer.append(Stream::Stderr, b"two").unwrap();
+        writer.append(Stream::Stdout, 0, b"one\0\xff").unwrap();
+        writer.append(Stream::Stderr, 0, b"two").unwrap();
         assert_eq!(
             all(&mut reader),
             [(Stream::Stdout, b"one\0\xff".to_vec()), (Stream::Stderr, b"two".to_vec())]
         );
-        writer.append(Stream::Stdout, b"three").unwrap();
+        writer.append(Stream::Stdout, 5, b"three").unwrap();
         assert_eq!(all(&mut reader), [(Stream::Stdout, b"three".to_vec())]);
     }
 
@@ -229,10 +277,32 @@ mod tests {
         let mut reader = Reader::open(dir.path()).unwrap();
         let mut seen = Vec::new();
         for n in 0..100u8 {
-            writer.append(Stream::Stdout, &[n]).unwrap();
+            writer.append(Stream::Stdout, n.into(), &[n]).unwrap();
             seen.extend(all(&mut reader).into_iter().flat_map(|(_, bytes)| bytes));
         }
         assert_eq!(seen, (0..100).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_log_is_gone_on_with_where_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(dir.path()).unwrap();
+        writer.append(Stream::Stdout, 0, b"one").unwrap();
+        writer.append(Stream::Stderr, 0, b"err").unwrap();
+        let whole = fs::read(current(dir.path())).unwrap();
+        let next = encode(Stream::Stdout, 1, 3, b"two");
+        for cut in 0..next.len() {
+            fs::write(current(dir.path()), [&whole, &next[..cut]].concat()).unwrap();
+            let (mut writer, ends) = Writer::resume(dir.path()).unwrap();
+            assert_eq!(ends, Ends { stdout: 3, stderr: 3 });
+            writer.append(Stream::Stdout, 3, b"two").unwrap();
+            let said = all(&mut Reader::open(dir.path()).unwrap());
+            let stdout = said.iter().filter(|(stream, _)| *stream == Stream::Stdout);
+            assert_eq!(stdout.flat_map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>(), b"onetwo");
+        }
+        fs::rename(current(dir.path()), old(dir.path())).unwrap();
+        let (_, ends) = Writer::resume(dir.path()).unwrap();
+        assert_eq!(ends, Ends { stdout: 6, stderr: 3 }, "what was put aside counts");
     }
 
     #[test]
@@ -240,7 +310,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = Writer::with_segment(dir.path(), 1_000).unwrap();
         for n in 0..10_000u32 {
-            writer.append(Stream::Stdout, &n.to_be_bytes()).unwrap();
+            writer.append(Stream::Stdout, (4 * n).into(), &n.to_be_bytes()).unwrap();
         }
         let size: u64 =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
@@ -251,11 +321,12 @@ mod tests {
 
     #[test]
     fn half_a_record_waits_and_a_damaged_one_is_an_error() {
-        let whole = encode(Stream::Stdout, 1, b"abc");
+        let whole = encode(Stream::Stdout, 1, 7, b"abc");
         let mut pending = whole[..HEADER + 1].to_vec();
         assert_eq!(decode(&mut pending).unwrap(), None);
         pending = whole;
-        assert_eq!(decode(&mut pending).unwrap().unwrap().bytes, b"abc");
+        let record = decode(&mut pending).unwrap().unwrap();
+        assert_eq!((record.offset, record.bytes.as_slice()), (7, b"abc".as_slice()));
         assert!(pending.is_empty());
         pending = vec![9; HEADER];
         assert!(decode(&mut pending).is_err());

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! booting ──(container started)──> running ──(container ended, VM gone)──> exited
-//!     └──(boot failed)──> the directory is removed                            └──(`rm`, --rm)──> removed
+//!     └──(boot failed, host killed)──> the directory is removed               └──(`rm`, --rm)──> removed
 //! ```
 //! The file is replaced as a whole (written beside, then renamed), so a reader sees the old or the new state, never
 //! half of one. It may hold secrets (the process's environment): directory 0700, file 0600.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,10 +17,12 @@ use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
+use crate::hooks::Due;
+use crate::pod::disks::Attached;
 use crate::receipt::{GuestReceipt, HostStep};
 
 /// Counted up when an older hyperctl could no longer read the file rightly.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FILE: &str = "state.json";
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,6 +60,21 @@ pub struct State {
     /// What the guest noted of its boot; asked for when the container has ended.
     #[serde(default)]
     pub receipt: Option<GuestReceipt>,
+    /// No record stays when it has ended.
+    #[serde(default)]
+    pub remove: bool,
+    /// How its process ended, as soon as that is known: what is left to do may be another host's.
+    #[serde(default)]
+    pub exit: Option<u8>,
+    /// Readers of its output that are somebody's in front: see `fronts`.
+    #[serde(default)]
+    pub readers: BTreeSet<String>,
+    /// The host's hooks that are still to be run.
+    #[serde(default)]
+    pub hooks: Option<Due>,
+    /// Of a further container: where its image is.
+    #[serde(default)]
+    pub attached: Option<Attached>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -112,6 +130,11 @@ impl State {
             console: None,
             steps: Vec::new(),
             receipt: None,
+            remove: false,
+            exit: None,
+            readers: BTreeSet::new(),
+            hooks: None,
+            attached: None,
         }
     }
 
@@ -122,13 +145,9 @@ impl State {
     }
 
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let (path, beside) = (dir.join(FILE), dir.join(format!("{FILE}.new")));
+        let path = dir.join(FILE);
         let text = serde_json::to_vec_pretty(self).context(|| format!("write {path:?}"))?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&beside).context(|| format!("write {beside:?}"))?;
-        file.write_all(&text).context(|| format!("write {beside:?}"))?;
-        fs::rename(&beside, &path).context(|| format!("write {path:?}"))
+        write_whole(&path, &text).context(|| format!("write {path:?}"))
     }
 
     /// It has ended, in this way.
@@ -146,6 +165,15 @@ impl State {
         let args = self.process.as_ref().and_then(|process| process.args().as_ref());
         args.map(|args| args.join(" ")).unwrap_or_default()
     }
+}
+
+/// Replaces a file as a whole.
+pub fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = path.with_added_extension("new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&beside)?.write_all(text)?;
+    fs::rename(&beside, path)
 }
 
 fn parse(bytes: &[u8]) -> Result<State> {
@@ -190,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_truncated_state_is_an_error() {
-        assert!(parse(br#"{"format": 1, "id": "01"#).is_err());
+        assert!(parse(br#"{"format": 2, "id": "01"#).is_err());
         assert!(parse(b"").is_err());
     }
 }

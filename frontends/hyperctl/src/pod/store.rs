@@ -4,15 +4,17 @@
 //! <state>/lock             held while a pod is entered, looked for stale, kept or removed: names cannot race
 //! <state>/pods/            0700
 //!     <id>/                0700
-//!         lock             flock: exclusive while the pod's host lives, however it ends
-//!         state.json  output.log  console.log  qemu.log  host.log
+//!         lock             flock: exclusive while a process hosts the pod, however that ends
+//!         guard            flock: exclusive while a guardian stands by for that
+//!         state.json  disks.json  output.log  console.log  qemu.log  host.log
 //!         vm/              the VM's sockets
-//!         control.sock     where the host hears of further containers
-//!         containers/<id>/ one of them each: lock, state.json, output.log, host.log
+//!         control.sock     where the host hears of who is attached, and of further containers
+//!         containers/<id>/ one of them each: lock, state.json, output.log
 //! ```
-//! Whether a pod lives is asked of the kernel (its lock is held), not of a pid that may be another's by now. While it
-//! lives, a guardian (`vmm::RunDir`) stands by its directory and removes it when the host is killed; the record of an
-//! exited pod has none. Should a guardian be killed too, the next command that looks removes what it finds stale.
+//! Whether a pod is hosted is asked of the kernel (its lock is held), not of a pid that may be another's by now. While it
+//! lives, a guardian (`vmm::RunDir`) stands by its directory and starts an heir when the host is killed; the record of an
+//! exited pod has none. Should the guardian be killed too, the next command that looks appoints another, and ends what
+//! is left of a pod that never ran.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -20,14 +22,17 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use hyperstart_vmm::RunDir;
+use hyperstart_vmm::{Heir, RunDir, end_remains, rundir};
 
+use crate::commands::POLL;
 use crate::error::{Context as _, Error, Result};
 use crate::pod::state::{State, Status};
 
 const STATE_DIR_VARIABLE: &str = "HYPERSTART_STATE_DIR";
 /// Of a pod: its further containers.
 const CONTAINERS: &str = "containers";
+/// How often an heir tries to lock what it takes over.
+const LOCK_TRIES: u32 = 100;
 /// As many digits as docker shows.
 const ID_BYTES: usize = 6;
 
@@ -89,7 +94,8 @@ impl Store {
             .hint(format!("`hyperctl rm -f {}` removes it", state.name)));
         }
         let dir = self.pods.join(&state.id);
-        enter(dir, state)
+        let heir = heir(&dir)?;
+        enter(state, || RunDir::create_with_heir(&dir, heir))
     }
 
     /// Enters a further container of the pod that is `wanted`, which must run. `build` makes its state from the pod's and
@@ -119,20 +125,37 @@ impl Store {
         if names.contains(&state.name) || name == pod.state.name {
             return Err(Error::new(format!("the pod has a container of the name {name:?}")));
         }
-        let claim = enter(pod.dir.join(CONTAINERS).join(&state.id), state)?;
+        let dir = pod.dir.join(CONTAINERS).join(&state.id);
+        let claim = enter(state, || RunDir::unguarded(&dir))?;
         Ok((pod, claim))
     }
 
-    /// Ends a claim and leaves the pod's record. Its guardian removes what it finds in place, so the record stands aside
-    /// while that ends.
-    pub fn keep(&self, claim: Claim) -> Result<()> {
-        let _store = self.lock()?;
-        claim.save()?;
-        let Claim { dir, state, guarded, _lock } = claim;
-        let aside = dir.with_file_name(format!(".{}", state.id));
-        fs::rename(&dir, &aside).context(|| format!("keep pod {dir:?}"))?;
-        drop(guarded);
-        fs::rename(&aside, &dir).context(|| format!("keep pod {dir:?}"))
+    /// Takes over a pod, or a further container, whose host was killed.
+    pub fn inherit(&self, dir: &Path) -> Result<Claim> {
+        let path = dir.join("lock");
+        let mut lock = open_lock(&path)?;
+        // The kernel takes its time over one that was killed, and others look whether it is locked.
+        for _ in 0..LOCK_TRIES {
+            match lock.try_lock() {
+                Ok(()) => {
+                    let state = State::load(dir)?;
+                    let guarded = RunDir::inherit(dir);
+                    return Ok(Claim { dir: dir.to_path_buf(), state, guarded, _lock: lock });
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+                Err(TryLockError::Error(err)) => {
+                    return Err(err).context(|| format!("lock {path:?}"));
+                }
+            }
+            lock = open_lock(&path)?;
+        }
+        Err(Error::new(format!("lock {path:?}: another process hosts it")))
+    }
+
+    /// The further containers of a pod, for its heir.
+    pub fn further(pod: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(pod.join(CONTAINERS)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
     }
 
     /// All pods and their further containers, oldest first.
@@ -144,6 +167,20 @@ impl Store {
     /// The pod of this name, id, or unique beginning of an id.
     pub fn find(&self, wanted: &str) -> Result<Pod> {
         pick(self.list()?, wanted)
+    }
+
+    /// The pod that is wanted, which must run and be one.
+    pub fn find_running(&self, wanted: &str) -> Result<Pod> {
+        let pod = self.find(wanted)?;
+        if let Some(of) = &pod.state.pod {
+            return Err(Error::new(format!("it is a container of pod {of:?}, and no pod"))
+                .hint(format!("--pod {of}")));
+        }
+        match pod.state.status {
+            Status::Running { .. } => Ok(pod),
+            Status::Booting => Err(Error::new("the pod is still booting")),
+            Status::Exited { .. } => Err(Error::new("the pod has exited")),
+        }
     }
 
     /// The container of that name in the pod; without a name its first one.
@@ -159,15 +196,23 @@ impl Store {
     /// Forgets a pod whose host is gone.
     pub fn remove(&self, pod: &Pod) -> Result<()> {
         let _store = self.lock()?;
+        end_remains(&pod.dir).map_err(|err| Error::new(err.to_string()))?; // none, but of a host killed at its very end
         remove_dir(&pod.dir)
     }
 
     /// Reads all pods and removes what is stale. The store is locked, so nothing here is half-made by a living host.
     fn sweep(&self) -> Result<Vec<Pod>> {
-        let mut pods = sweep_dir(&self.pods)?;
+        let mut pods = list_dir(&self.pods)?;
+        pods.retain(|pod| match look_after(pod) {
+            Ok(lives) => lives,
+            Err(err) => {
+                crate::output::warn(err.message());
+                true
+            }
+        });
         let mut further = Vec::new();
         for pod in &pods {
-            further.extend(sweep_dir(&pod.dir.join(CONTAINERS))?);
+            further.extend(list_dir(&pod.dir.join(CONTAINERS))?);
         }
         pods.append(&mut further);
         pods.sort_by(|a, b| (a.state.created, &a.state.id).cmp(&(b.state.created, &b.state.id)));
@@ -181,8 +226,8 @@ impl Store {
     }
 }
 
-/// Those that live or have exited; what is neither is removed. A directory that is not there has none.
-fn sweep_dir(parent: &Path) -> Result<Vec<Pod>> {
+/// What is there, but for what can be nobody's. A directory that is not there has none.
+fn list_dir(parent: &Path) -> Result<Vec<Pod>> {
     let operation = || format!("list {parent:?}");
     let mut found = Vec::new();
     let entries = match fs::read_dir(parent) {
@@ -195,21 +240,59 @@ fn sweep_dir(parent: &Path) -> Result<Vec<Pod>> {
             continue;
         }
         match State::load(&dir) {
-            Ok(state) if is_hosted(&dir)? || matches!(state.status, Status::Exited { .. }) => {
-                found.push(Pod { dir, state });
-            }
-            Ok(_) => remove_dir(&dir)?,
+            Ok(state) => found.push(Pod { dir, state }),
             // Unreadable and alive: another version's, not ours to remove, and not to be silent about.
-            Err(err) if is_hosted(&dir)? => crate::output::warn(err.message()),
+            Err(err) if is_locked(&dir)? || is_guarded(&dir)? => {
+                if dir.exists() {
+                    crate::output::warn(err.message());
+                }
+            }
             Err(_) => remove_dir(&dir)?,
         }
     }
     Ok(found)
 }
 
+/// Sees to it that a pod whose host was killed gets another. False: it never ran, and is removed.
+fn look_after(pod: &Pod) -> Result<bool> {
+    let unhosted = !is_locked(&pod.dir)? && !is_guarded(&pod.dir)?;
+    match pod.state.status {
+        Status::Booting if unhosted => {
+            end_remains(&pod.dir).map_err(|err| Error::new(err.to_string()))?;
+            remove_dir(&pod.dir).map(|()| false)
+        }
+        // Looked at anew: it may have ended since.
+        Status::Running { .. } if unhosted && is_running(&pod.dir) => {
+            appoint_heir(&pod.dir).map(|()| true)
+        }
+        Status::Booting | Status::Running { .. } | Status::Exited { .. } => Ok(true),
+    }
+}
+
+fn is_running(dir: &Path) -> bool {
+    State::load(dir).is_ok_and(|state| matches!(state.status, Status::Running { .. }))
+}
+
+fn appoint_heir(dir: &Path) -> Result<()> {
+    let appointed = rundir::appoint(dir, heir(dir)?);
+    appointed.map(drop).map_err(|err| Error::new(err.to_string()))
+}
+
+fn is_guarded(dir: &Path) -> Result<bool> {
+    rundir::is_guarded(dir).map_err(|err| Error::new(err.to_string()))
+}
+
+/// This program, as the host of a pod that had another.
+fn heir(dir: &Path) -> Result<Heir> {
+    let program = File::open("/proc/self/exe").context(|| "open hyperctl itself".into())?;
+    let words = ["host".into(), "--adopt".into(), dir.as_os_str().to_owned()].into();
+    Ok(Heir { program, words })
+}
+
 /// The store is locked: nobody sees the directory before it is complete.
-fn enter(dir: PathBuf, state: State) -> Result<Claim> {
-    let guarded = RunDir::create(&dir).map_err(|err| Error::new(err.to_string()))?;
+fn enter(state: State, make: impl FnOnce() -> hyperstart_vmm::Result<RunDir>) -> Result<Claim> {
+    let guarded = make().map_err(|err| Error::new(err.to_string()))?;
+    let dir = guarded.path().to_path_buf();
     let lock = open_lock(&dir.join("lock"))?;
     lock.lock().context(|| format!("lock pod {:?}", state.name))?;
     state.save(&dir)?;
@@ -217,16 +300,48 @@ fn enter(dir: PathBuf, state: State) -> Result<Claim> {
 }
 
 impl Pod {
-    /// Whether the process that hosts the VM lives.
+    /// Whether it is still to end. Between a host that was killed and its heir a pod is hosted too.
     pub fn is_hosted(&self) -> Result<bool> {
         is_hosted(&self.dir)
     }
+}
+
+/// The directory of the pod that a further container's directory is in; another's is its own.
+pub fn pod_dir(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if parent.ends_with(CONTAINERS) => parent.parent().unwrap_or(dir),
+        Some(_) | None => dir,
+    }
+}
+
+/// Whether what is in this directory is still to end.
+pub fn is_hosted(dir: &Path) -> Result<bool> {
+    if is_locked(dir)? {
+        return Ok(true);
+    }
+    let Ok(state) = State::load(dir) else { return is_locked(dir) };
+    if matches!(state.status, Status::Exited { .. }) {
+        return is_locked(dir);
+    }
+    let pod = pod_dir(dir);
+    if !is_locked(pod)? && !is_guarded(pod)? && is_running(pod) {
+        appoint_heir(pod)?;
+    }
+    // A further container without its pod is a record that nobody will end; one that never ran goes with its host.
+    Ok(dir.exists() && (is_locked(pod)? || is_guarded(pod)? || is_running(pod)))
 }
 
 impl Claim {
     /// Writes the state as it is now.
     pub fn save(&self) -> Result<()> {
         self.state.save(&self.dir)
+    }
+
+    /// Leaves the record. Its guardian has nothing more to do, and should it have: an heir finds that out.
+    pub fn keep(self) -> Result<()> {
+        self.save()?;
+        self.guarded.leave();
+        Ok(())
     }
 }
 
@@ -319,7 +434,8 @@ fn open_lock(path: &Path) -> Result<File> {
 }
 
 /// A shared lock, so that two who ask at once do not take each other for the host.
-fn is_hosted(dir: &Path) -> Result<bool> {
+/// Whether a process hosts it in this moment.
+pub fn is_locked(dir: &Path) -> Result<bool> {
     let path = dir.join("lock");
     let lock = match File::open(&path) {
         Ok(lock) => lock,
@@ -361,7 +477,7 @@ mod tests {
         drop(store.claim(named("failed")).unwrap());
         let mut done = store.claim(named("done")).unwrap();
         done.state.status = Status::Exited { at: 1, exit_code: 7, error: None };
-        store.keep(done).unwrap();
+        done.keep().unwrap();
         let names = |pods: Vec<Pod>| -> Vec<String> {
             pods.into_iter().map(|pod| pod.state.name).collect()
         };

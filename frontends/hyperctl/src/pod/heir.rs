@@ -1,0 +1,136 @@
+//! The heir of a host that was killed: goes on with what the record says there is.
+//!
+//! ```text
+//! record            what the heir does
+//! none, or booting  ends what is left of the VM and removes it: it never ran
+//! running           takes the VM over, goes on with the log, waits for the exit: a host as any other
+//!   VM gone too     records the exit if it was known, else how the VM ended
+//! exited            ends what is left of the VM
+//! ```
+//! It is started by the pod's guardian, or by that which the next command appoints. It ends in order when the pod does.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use hyperstart_vmm::{Plugged, Vm, boot, end_remains};
+
+use crate::error::{Context as _, Error, Result};
+use crate::hooks::Hooks;
+use crate::output;
+use crate::pod::client;
+use crate::pod::contained::{Contained, Log};
+use crate::pod::disks::{Attached, Disks};
+use crate::pod::further;
+use crate::pod::host::{finish, live, vm_error};
+use crate::pod::hosting::{Hosting, container_id};
+use crate::pod::output_log::Writer;
+use crate::pod::state::{State, Status};
+use crate::pod::store::{Claim, Store};
+use crate::signals::Signals;
+
+/// Hosts the pod in `dir` to its end.
+pub async fn adopt(store: &Store, dir: &Path, signals: &mut Signals) -> Result<()> {
+    output::say_into(&dir.join("host.log"))?;
+    let mut claim = store.inherit(dir)?;
+    match claim.state.status {
+        Status::Booting => {
+            end(dir)?;
+            Hooks::left(claim.state.hooks.take()).after_delete().await;
+            drop(claim);
+            Ok(())
+        }
+        Status::Exited { .. } => {
+            end(dir)?;
+            claim.keep()
+        }
+        Status::Running { .. } => {
+            claim.state.host_pid = rustix::process::getpid().as_raw_nonzero().get();
+            claim.save()?;
+            go_on(claim, signals).await
+        }
+    }
+}
+
+fn end(dir: &Path) -> Result<()> {
+    end_remains(dir).map_err(|err| vm_error(&err))
+}
+
+async fn go_on(claim: Claim, signals: &mut Signals) -> Result<()> {
+    let hooks = Hooks::left(claim.state.hooks.clone());
+    let dir = claim.dir.clone();
+    let (vm, plugged) = match take_over(&dir).await {
+        Ok(taken) => taken,
+        Err(err) => return too_late(claim, &hooks, err).await,
+    };
+    let hosting = match house(vm, plugged, claim).await {
+        Ok(hosting) => hosting,
+        Err((claim, err)) => return too_late(claim, &hooks, err).await,
+    };
+    let (log, ends) = Log::resume(Writer::resume(&dir));
+    let run = async {
+        hosting.listen()?;
+        hosting.first.run_to_end(log, ends).await
+    };
+    let outcome = live(&hosting, signals, run).await;
+    let known = hosting.first.state()?.exit;
+    let outcome = outcome.or_else(|err| known.ok_or(err)); // it ended before the VM did
+    drop(finish(hosting, &hooks, signals, outcome).await); // recorded, and told to who is in front
+    Ok(())
+}
+
+async fn take_over(dir: &Path) -> Result<(Vm, Vec<Plugged>)> {
+    let (vm, plugged) = Vm::adopt(dir).await.map_err(|err| vm_error(&err))?;
+    vm.ready(boot::DEFAULT_DEADLINE).await.map_err(|err| vm_error(&err))?;
+    Ok((vm, plugged))
+}
+
+/// Everything as it was in the hands of the host before.
+async fn house(
+    vm: Vm,
+    plugged: Vec<Plugged>,
+    claim: Claim,
+) -> std::result::Result<Rc<Hosting>, (Claim, Error)> {
+    let prepared = async {
+        let sandbox = client::reach(&client::address_of(vm.address())).await?;
+        let id = container_id(&claim.state.id)?;
+        let further = further::left(&claim.dir);
+        let used: Vec<Attached> = std::iter::once(&claim.state)
+            .chain(further.iter().map(|claim| &claim.state))
+            .filter_map(|state: &State| state.attached.clone())
+            .collect();
+        let disks = Disks::adopt(&vm, &claim.dir, id.as_str(), plugged, &used).await?;
+        Ok((sandbox, id, disks, further))
+    };
+    match prepared.await {
+        Ok((sandbox, id, disks, further)) => {
+            let first = Contained::new(sandbox.container(id), claim);
+            let hosting = Hosting::new(first_dir(&first), vm, sandbox, disks, first);
+            for claim in further {
+                hosting.spawn(further::go_on(Rc::clone(&hosting), claim));
+            }
+            Ok(hosting)
+        }
+        Err(err) => Err((claim, err)),
+    }
+}
+
+fn first_dir(first: &Contained) -> std::path::PathBuf {
+    first.dir().unwrap_or_default()
+}
+
+/// The VM has ended, or cannot be taken over, and is ended: what is known is recorded.
+async fn too_late(mut claim: Claim, hooks: &Hooks, err: Error) -> Result<()> {
+    let outcome = match claim.state.exit {
+        Some(code) => Ok(code),
+        None => Err(err).context(|| format!("run {:?}", claim.state.image)),
+    };
+    end(&claim.dir)?;
+    claim.state.hooks = None;
+    claim.save()?;
+    hooks.after_delete().await;
+    if claim.state.remove {
+        return Ok(()); // dropped, and so removed
+    }
+    claim.state.exited(&outcome);
+    claim.keep()
+}
