@@ -128,55 +128,6 @@ fn daemon_is_missing() {
     assert_refused(&place, &said, &["vhost-device-vsock"]);
 }
 
-/// A hyperctl that is killed takes its VM with it: no process stays, and no socket.
-#[test]
-fn killed_hyperctl_leaves_nothing() {
-    let place = Place::new();
-    let mut command = place.command(["run", "--name", "web", "busybox", "sleep", "1000"]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until("the pod runs", || place.run(["ps"]).stdout.contains("Up"));
-    assert!(place.processes().len() > 1, "a VM runs");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    until("its processes are gone", || place.processes().is_empty());
-    assert!(!place.run(["ps", "-a"]).ok().contains("web"));
-    place.assert_nothing_left();
-}
-
-/// The same of a hyperctl that boots, at any moment of it.
-#[test]
-fn hyperctl_killed_while_booting_leaves_nothing() {
-    let place = Place::new();
-    for milliseconds in [30, 150, 400, 800] {
-        let mut command = place.command(["run", "busybox", "sleep", "1000"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        until("its processes are gone", || place.processes().is_empty());
-        place.run(["ps", "-a"]).ok();
-        place.assert_nothing_left();
-    }
-}
-
-/// A detached host that is killed takes its VM with it too.
-#[test]
-fn killed_host_leaves_nothing() {
-    let place = Place::new();
-    place.run(["run", "-d", "--name", "web", "busybox", "sleep", "1000"]).ok();
-    let host = place
-        .processes()
-        .into_iter()
-        .find(|(_, words)| words.contains("hyperctl"))
-        .expect("a host runs");
-    signal(host.0, Signal::SIGKILL);
-    until("its processes are gone", || place.processes().is_empty());
-    let exec = place.run(["exec", "web", "true"]);
-    assert_eq!(exec.code, 125, "{exec:?}");
-    place.run(["ps", "-a"]).ok();
-    place.assert_nothing_left();
-}
-
 /// A QEMU that is killed under its pod is told, and the pod is over.
 #[test]
 fn killed_qemu_ends_the_pod() {

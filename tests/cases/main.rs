@@ -26,6 +26,7 @@ mod hotplug_cpu;
 mod hyperctl;
 mod hyperctl_flags;
 mod iptables;
+mod kill;
 mod lifecycle;
 mod metrics;
 mod mount_kinds;

@@ -148,33 +148,6 @@ fn pod_ends_with_its_first_container() {
     }
 }
 
-/// The hyperctl of a further container that is killed takes its container with it, and not the pod; the pod's own takes all.
-#[test]
-fn killed_hyperctl_takes_what_is_its_own() {
-    let place = Place::new();
-    pod(&place, &[], IDLE);
-    place.run(["run", "-d", "--pod", "web", "--name", "side", "busybox", "sleep", "1000"]).ok();
-    let host = |name: &str| -> i32 {
-        let inspected: Value = serde_json::from_str(place.run(["inspect", name]).ok()).unwrap();
-        i32::try_from(inspected[0]["host_pid"].as_i64().unwrap()).unwrap()
-    };
-    let kill = |pid: i32| {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
-    };
-    kill(host("web/side"));
-    until("its record is gone", || !place.run(["ps", "-a"]).ok().contains("side"));
-    place.run(["exec", "web", "true"]).ok();
-    place.run(["run", "--rm", "--pod", "web", "--name", "side", "busybox", "true"]).ok();
-    let mut further = place.command(["run", "--pod", "web", "busybox", "sleep", "1000"]);
-    let further = harness::command::start(&mut further);
-    let runs = |line: &str| line.contains("web/busybox") && line.contains("Up");
-    until("it runs", || place.run(["ps"]).ok().lines().any(runs));
-    kill(host("web"));
-    let said = harness::command::finish_started(further);
-    assert!(said.code == 125 && said.stderr.contains("the pod ended"), "{said:?}");
-    place.assert_nothing_left();
-}
-
 /// Another image is plugged into a running pod on the boards that can, used by two at a time, let go, and its slot is used
 /// again.
 #[test]
