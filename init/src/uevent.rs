@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, socket,
 };
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -74,8 +74,10 @@ impl Uevents {
 
     fn receive(&self) -> nix::Result<Option<Change>> {
         let mut event = [0_u8; UEVENT_MAX];
-        let length = recv(self.socket.as_raw_fd(), &mut event, MsgFlags::empty())?;
-        Ok(event.get(..length).and_then(parse))
+        let (length, sender) = recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut event)?;
+        // Whoever has CAP_NET_ADMIN in the sandbox's network can send here too, but not from the kernel's address.
+        let is_of_kernel = sender.is_some_and(|sender| sender.pid() == 0);
+        Ok(event.get(..length).filter(|_| is_of_kernel).and_then(parse))
     }
 
     /// Returns at the next event.

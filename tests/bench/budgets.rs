@@ -71,6 +71,7 @@ pub const ROWS: &[Spec] = &[
         .at_most(12.0)
         .goal(6.0),
     watched("container.mapped", "  the same in a user namespace", Unit::Minstr),
+    watched("container.pod", "  the same by StartPod, in one call", Unit::Minstr),
     watched("container.byte", "CreateSandbox to the first byte", Unit::Minstr),
     watched("container.sandbox", "  CreateSandbox", Unit::Minstr),
     watched("container.create", "  CreateContainer", Unit::Minstr),

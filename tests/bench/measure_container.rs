@@ -3,6 +3,7 @@
 //! ```text
 //! settled | CreateSandbox, CreateContainer, StartContainer, it runs, its exit is reported
 //! the same, of a container in a user namespace with an image that is mapped to its ids
+//! the same, by StartPod
 //! settled | CreateSandbox | settled | CreateContainer | settled | StartContainer, it runs and ends | settled
 //! ```
 //! The first line is the figure with a budget. The last is taken in other guests and says where it goes: the answer
@@ -12,10 +13,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use harness::vm::Mode;
 use harness::{Run, Vm};
-use hyperstart::Process;
+use hyperstart::{Process, SandboxConfig};
 use tokio::io::AsyncReadExt;
 
 use crate::counter::Counter;
@@ -52,6 +53,7 @@ pub fn measure(figures: &mut Figures) -> Result<()> {
     for _ in 0..REPEATS {
         in_a_guest(&mut samples, first_container)?;
         in_a_guest(&mut samples, mapped)?;
+        in_a_guest(&mut samples, pod)?;
         in_a_guest(&mut samples, phases)?;
     }
     for (id, samples) in &samples.0 {
@@ -89,6 +91,18 @@ fn mapped(vm: &Vm, counter: &Counter, samples: &mut Samples) -> Result<()> {
     let first = vm.start("first", &Run::busybox(["echo", "hello"]).ids(FIRST_ID));
     let ended = vm.run("run a container", run(first.process(), counter, b"hello\n"))?;
     samples.take("container.mapped", since(ended.exit, begun)?);
+    Ok(())
+}
+
+/// The same container, in one call.
+fn pod(vm: &Vm, counter: &Counter, samples: &mut Samples) -> Result<()> {
+    let begun = counter.settle()?;
+    let first = vm.describe("first", &Run::busybox(["echo", "hello"]), |_| {})?;
+    let config = SandboxConfig::default();
+    let started = vm.run("start a pod", vm.sandbox().start_pod(&config, vec![first]))?;
+    let [first] = <[_; 1]>::try_from(started).map_err(|_| anyhow!("not one container"))?;
+    let ended = vm.run("run a container", run(&first.process(), counter, b"hello\n"))?;
+    samples.take("container.pod", since(ended.exit, begun)?);
     Ok(())
 }
 

@@ -136,5 +136,11 @@ fn false_uevents_are_harmless() {
     let admin = spoof("admin", &[Capability::NetAdmin]);
     assert!(admin.number("sent") > 0, "the lies do not arrive: {admin:?}");
     vm.run("check", vm.sandbox().check()).unwrap();
+    let last = vm.run("list", vm.sandbox().list()).unwrap().last_event;
+    let mut events = vm.sandbox().events(0);
+    while events.last() < last {
+        let event = vm.run("an event", events.next()).unwrap();
+        assert!(!format!("{event:?}").contains("Device"), "a lie is told: {event:?}");
+    }
     vm.shutdown();
 }

@@ -1,7 +1,8 @@
 //! Containers of a test: what to run, and what came of it.
 
 use hyperstart::{
-    Container, ContainerId, ContainerOptions, ExecId, Output, Process, Result, Storage, spec,
+    Container, ContainerId, ContainerOptions, ExecId, Output, PodContainer, Process, Result,
+    Storage, spec,
 };
 use oci_spec::runtime::{self, Spec};
 use std::time::Duration;
@@ -167,13 +168,13 @@ impl Finished {
 }
 
 impl Vm {
-    /// Makes a container after `change` of its spec; it does not run yet.
-    pub fn try_create(
+    /// A container to be, after `change` of its spec.
+    pub fn describe(
         &self,
         name: &str,
         run: &Run,
         change: impl FnOnce(&mut Spec),
-    ) -> Result<Container> {
+    ) -> Result<PodContainer> {
         let id = ContainerId::new(name)?;
         let mut spec = run.spec(&id);
         change(&mut spec);
@@ -190,6 +191,17 @@ impl Vm {
         let mut storages = vec![image, overlay];
         storages.extend(run.storages.iter().cloned());
         let options = ContainerOptions { storages, init: run.init, ..Default::default() };
+        Ok(PodContainer { id, spec, options })
+    }
+
+    /// Makes a container after `change` of its spec; it does not run yet.
+    pub fn try_create(
+        &self,
+        name: &str,
+        run: &Run,
+        change: impl FnOnce(&mut Spec),
+    ) -> Result<Container> {
+        let PodContainer { id, spec, options } = self.describe(name, run, change)?;
         self.run("create a container", self.sandbox().create_container(&id, &spec, options))
     }
 
