@@ -57,6 +57,7 @@ pub use container::{Container, ContainerOptions, GuestDevice};
 pub use error::{Code, Error, Result};
 pub use events::{Event, Events, Happened, NextEvent};
 pub use id::{ContainerId, ExecId};
+pub use input::InputWriter;
 pub use list::{ContainerStatus, Listing, ProcessStatus, State, StreamStatus};
 pub use log::LogPart;
 pub use output::{Chunk, Look, OutputAt, OutputReader};

@@ -33,7 +33,7 @@ use crate::stdio::Stream;
 use crate::streams::{self, OutputFrames};
 
 /// The capability of a guest that keeps output by offset.
-const OFFSETS: &str = "output-offsets";
+pub(crate) const OFFSETS: &str = "output-offsets";
 
 const OPERATION: &str = "read output of process";
 

@@ -44,7 +44,12 @@ impl Sandbox {
             }
             if waits { output.read(start, most).await } else { output.look(start, most) }
         };
-        answer.await.context(|| name.operation("read"))
+        let chunk = answer.await.context(|| name.operation("read"))?;
+        if chunk.end && chunk.data.is_empty() && reader.is_some() {
+            output.told_end();
+            self.forget_if_done(name.id, name.exec_id, &process);
+        }
+        Ok(chunk)
     }
 
     /// Forgets a reader with a name.

@@ -13,6 +13,7 @@ mod log_stream;
 mod oci;
 mod rpc;
 mod serial;
+mod stream;
 mod vsock;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use hyperstart_protocol::STREAM_PORT;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -52,6 +54,8 @@ pub async fn serve(sandbox: Rc<Sandbox>) -> Result<()> {
     sandbox.receipt.borrow_mut().mark("listening");
     let vsock = spawn_local(vsock::accept(listener, connections.clone()));
     let serial = spawn_local(serial::accept(Rc::clone(&sandbox), connections));
+    let streams = stream::serve(vsock::listen(STREAM_PORT)?, Rc::clone(&sandbox));
+    let streams = spawn_local(streams);
     if let Some(port) = sandbox.config.log_port {
         spawn_local(log_stream::serve(vsock::listen(port)?));
     }
@@ -62,6 +66,7 @@ pub async fn serve(sandbox: Rc<Sandbox>) -> Result<()> {
     let result = sandbox.run().await;
     vsock.abort();
     serial.abort();
+    streams.abort();
     sleep(LAST_WORDS).await;
     result
 }

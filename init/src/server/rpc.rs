@@ -263,7 +263,7 @@ fn reply(code: ttrpc::Code, message: &str, payload: Vec<u8>) -> Response {
     response
 }
 
-fn wire_code(code: Code) -> ttrpc::Code {
+pub fn wire_code(code: Code) -> ttrpc::Code {
     match code {
         Code::InvalidArgument => ttrpc::Code::INVALID_ARGUMENT,
         Code::NotFound => ttrpc::Code::NOT_FOUND,

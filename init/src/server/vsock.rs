@@ -1,6 +1,7 @@
 //! AF_VSOCK (vsock(7)): the API's listener, which takes the host's connections alone, and the word that we are ready.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -66,6 +67,13 @@ pub async fn announce(port: u32) -> Result<()> {
 
 /// Some vsock devices lose a write that is longer than a descriptor of theirs: none is.
 pub struct ShortWrites(VsockStream);
+
+impl ShortWrites {
+    /// For who keeps its writes short itself.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0.into()
+    }
+}
 
 impl AsyncRead for ShortWrites {
     fn poll_read(

@@ -29,6 +29,8 @@ pub enum Got {
     Nothing,
     /// The last writer is gone, and all that it wrote was read.
     End,
+    /// The same of a terminal, which a process that has it as its controlling one may open again.
+    Left,
 }
 
 impl End {
@@ -60,7 +62,7 @@ impl End {
         let got = read()?;
         match got {
             Got::Nothing | Got::Bytes { more: false, .. } => ready.clear_ready(),
-            Got::Bytes { more: true, .. } | Got::End => {}
+            Got::Bytes { more: true, .. } | Got::End | Got::Left => {}
         }
         Ok(got)
     }
@@ -71,8 +73,8 @@ impl End {
         let spare = buffer.capacity() - buffer.len();
         loop {
             match read(self.as_fd(), spare_capacity(buffer)) {
-                // EIO is how a terminal ends whose last process is gone: pty(7).
-                Ok(0) | Err(Errno::IO) => return Ok(Got::End),
+                Ok(0) => return Ok(Got::End),
+                Err(Errno::IO) => return Ok(Got::Left), // nobody has the slave open: pty(7)
                 // A pipe that gives less than was asked for is empty; epoll(7) tells of the next byte.
                 Ok(count) => {
                     return Ok(Got::Bytes { count, more: count == spare || self.is_terminal });

@@ -8,20 +8,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
 
 use super::end::{End, Got};
-use super::ring::{Reader, Ring, Start};
+use super::ring::{KATA, Reader, Ring, Start};
 use crate::error::{Code, Error, Result};
 use crate::log;
 
 /// The most that one answer has.
 pub const READ_MAX: usize = 64 << 10;
 
-/// How Kata's ReadStdout and ReadStderr are called among the readers.
-const KATA: &str = "kata";
+/// How often a terminal is looked at that no process has open: the kernel does not say when one opens it again.
+const REOPENING: Duration = Duration::from_millis(100);
 
 pub struct Output {
     /// None once it has ended.
@@ -104,6 +106,7 @@ impl Output {
                 continue;
             }
             match end.when_readable(|| self.fill(&end, false)).await {
+                Ok(Got::Left) => sleep(REOPENING).await,
                 Ok(Got::Bytes { .. } | Got::Nothing | Got::End) => {}
                 Err(err) => self.fail(&err),
             }
@@ -123,7 +126,8 @@ impl Output {
         match got {
             Got::Bytes { .. } => self.arrived.notify_waiters(),
             Got::End => self.finish(),
-            Got::Nothing => {}
+            Got::Left if self.drained.get() => self.finish(), // it has exited, and nobody else has it
+            Got::Left | Got::Nothing => {}
         }
         Ok(got)
     }
@@ -147,7 +151,7 @@ impl Output {
         while rest > 0 {
             match self.fill(&end, true) {
                 Ok(Got::Bytes { count, .. }) => rest = rest.saturating_sub(count),
-                Ok(Got::Nothing | Got::End) => return,
+                Ok(Got::Nothing | Got::End | Got::Left) => return,
                 Err(err) => return self.fail(&err),
             }
         }
@@ -229,6 +233,45 @@ impl Output {
             }
             arrived.await;
         }
+    }
+
+    /// A reader has everything below an offset. To say less than before has no effect.
+    pub fn taken(&self, reader: &Reader, offset: u64) -> Result<()> {
+        let position = self.ring.borrow().position(reader);
+        match position {
+            None => Err(Error::new(Code::NotFound, "the reader was released")),
+            Some(position) if offset <= position => Ok(()),
+            Some(_) => self.attach(reader, Start { offset, or_oldest: false }).map(drop),
+        }
+    }
+
+    /// Waits for bytes at an offset, and says how many there are; none: the end.
+    pub async fn wait_at(&self, offset: u64) -> Result<Option<usize>> {
+        loop {
+            let arrived = self.arrived.notified();
+            let end = {
+                let ring = self.ring.borrow();
+                ring.locate(Start { offset, or_oldest: false })?;
+                ring.end()
+            };
+            if end > offset {
+                return Ok(Some(usize::try_from(end - offset).unwrap_or(usize::MAX)));
+            }
+            if self.ended.get() {
+                return Ok(None);
+            }
+            arrived.await;
+        }
+    }
+
+    /// Gives what is there from `offset` on to `read`, in place; none: it is no longer kept.
+    pub fn with_pieces<T>(
+        &self,
+        offset: u64,
+        read: impl FnOnce(&mut dyn Iterator<Item = &[u8]>) -> T,
+    ) -> Option<T> {
+        let ring = self.ring.borrow();
+        (offset >= ring.oldest()).then(|| read(&mut ring.pieces(offset)))
     }
 }
 

@@ -12,7 +12,9 @@ use std::collections::VecDeque;
 
 use crate::error::{Code, Error, Result};
 
-/// Readers with a name; more would be a host that has lost count.
+/// How Kata's ReadStdout and ReadStderr are called among the readers.
+pub const KATA: &str = "kata";
+/// Readers with a name of their own; more would be a host that has lost count.
 const NAMED_MOST: usize = 8;
 /// The size of the first chunk, and of the largest.
 const FIRST_CHUNK: usize = 2 << 10;
@@ -24,7 +26,6 @@ pub enum Reader {
     /// One that is remembered when its client is gone.
     Named(String),
     /// One that lasts as long as its connection.
-    #[allow(dead_code, reason = "for streams")]
     Connection(u64),
 }
 
@@ -129,10 +130,9 @@ impl Ring {
     }
 
     fn enter(&mut self, reader: Reader, position: u64) -> Result<()> {
-        let named = |(reader, _): &&(Reader, u64)| matches!(reader, Reader::Named(_));
-        if matches!(reader, Reader::Named(_))
-            && self.positions.iter().filter(named).count() == NAMED_MOST
-        {
+        let has_own_name = |reader: &Reader| matches!(reader, Reader::Named(name) if name != KATA);
+        let known = self.positions.iter().filter(|(reader, _)| has_own_name(reader)).count();
+        if has_own_name(&reader) && known == NAMED_MOST {
             let message = format!("it has {NAMED_MOST} readers, release one");
             return Err(Error::new(Code::ResourceExhausted, message));
         }

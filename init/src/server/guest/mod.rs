@@ -32,6 +32,7 @@ const CAPABILITIES: &[&str] = &[
     "oci-extensions",
     "output-offsets",
     "start-pod",
+    "streams",
 ];
 
 pub fn service(domain: &Domain) -> (String, Service) {
