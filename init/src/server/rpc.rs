@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use protobuf::Message;
@@ -179,31 +179,33 @@ impl Table {
         A: Message,
         F: Future<Output = Result<A>> + 'static,
     {
-        let served =
-            Served { method, handler, abandoned, domain: self.domain.clone(), types: PhantomData };
-        self.methods.insert(method.to_owned(), Box::new(served));
+        let handler: Handler =
+            Arc::new(move |sandbox, payload| Box::pin(call(handler, sandbox, payload)));
+        self.add(method, handler, abandoned);
         self
+    }
+
+    fn add(&mut self, method: &'static str, handler: Handler, abandoned: Abandoned) {
+        let served = Served { method, handler, abandoned, domain: self.domain.clone() };
+        self.methods.insert(method.to_owned(), Box::new(served));
     }
 }
 
-struct Served<Q, A, F> {
+/// A call without its types: what follows is compiled once for all methods, for the size of PID 1.
+type Handler = Arc<dyn Fn(Rc<Sandbox>, Vec<u8>) -> LocalFuture + Send + Sync>;
+
+struct Served {
     method: &'static str,
-    handler: fn(Rc<Sandbox>, Q) -> F,
+    handler: Handler,
     abandoned: Abandoned,
     domain: Domain,
-    types: PhantomData<fn(Q) -> A>,
 }
 
 #[async_trait]
-impl<Q, A, F> MethodHandler for Served<Q, A, F>
-where
-    Q: Message,
-    A: Message,
-    F: Future<Output = Result<A>> + 'static,
-{
+impl MethodHandler for Served {
     async fn handler(&self, _: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
-        let handler = self.handler;
-        let call: Call = Box::new(move |sandbox| Box::pin(call(handler, sandbox, request.payload)));
+        let handler = Arc::clone(&self.handler);
+        let call: Call = Box::new(move |sandbox| handler(sandbox, request.payload));
         Ok(answer(&self.domain, self.method, call, self.abandoned).await)
     }
 }
