@@ -20,7 +20,11 @@ Examples:
   hyperctl exec -t web uname -r                  one more process in it
   hyperctl cp web:/etc/passwd .                  files out of it, or into it
   hyperctl run --pod web -it busybox sh          a further container in that pod
-  hyperctl stop web && hyperctl rm web
+  hyperctl logs -f --tail 10 web                 what it says, from its last ten lines on
+  hyperctl stats                                 what all pods use, drawn anew each second
+  hyperctl events --since 10m web                what has happened in it, and what happens
+  hyperctl update --memory 96m web               other limits, while it runs
+  hyperctl stop web && hyperctl wait web && hyperctl rm web
 
 Exit codes:
   the container's own; 125 when hyperctl, the VM or the guest failed; 126 when the command cannot be

@@ -21,16 +21,17 @@ pub async fn run(args: Args) -> Result<u8> {
 
 async fn pause(pod: Pod) -> Result<()> {
     let (_sandbox, container) = client::connect(&pod).await?;
-    let hint = format!("`hyperctl unpause {}` lets it go on", pod.state.name);
-    container.pause().await.map_err(|err| refused(&err, hint))
+    container.pause().await.map_err(|err| refused(&pod, &err))
 }
 
 /// The wrong state in the guest's own words, without the id that the user has not given.
-pub fn refused(err: &hyperstart::Error, hint: String) -> Error {
-    match err.code() {
-        Code::FailedPrecondition => {
-            Error::new(err.message().rsplit(": ").next().unwrap_or_default()).hint(hint)
-        }
-        _ => client::guest_error(err), // hyperstart::Code is non-exhaustive
+pub fn refused(pod: &Pod, err: &hyperstart::Error) -> Error {
+    if err.code() != Code::FailedPrecondition {
+        return client::guest_error(err);
     }
+    let state = err.message().rsplit(": ").next().unwrap_or_default();
+    Error::new(state).hint(match state {
+        "it is paused" => format!("`hyperctl unpause {}` lets it go on", pod.state.name),
+        _ => "`hyperctl ps -a` shows how the pods stand".to_string(),
+    })
 }

@@ -20,6 +20,5 @@ pub async fn run(args: Args) -> Result<u8> {
 
 async fn unpause(pod: Pod) -> Result<()> {
     let (_sandbox, container) = client::connect(&pod).await?;
-    let hint = "`hyperctl ps` says which pods are paused".to_string();
-    container.resume().await.map_err(|err| refused(&err, hint))
+    container.resume().await.map_err(|err| refused(&pod, &err))
 }

@@ -78,6 +78,17 @@ pub async fn signal(pod: &Pod, signal: u32) -> Result<()> {
     container.signal(signal).await.map_err(|err| guest_error(&err))
 }
 
+/// The same for a container that is to end by it: one that is paused goes on, or it could not.
+async fn ask_to_end(pod: &Pod, signal: u32) -> Result<()> {
+    let (_sandbox, container) = connect(pod).await?;
+    container.signal(signal).await.map_err(|err| guest_error(&err))?;
+    match container.resume().await {
+        Err(err) if err.code() != Code::FailedPrecondition => log::debug!("{err}"),
+        Ok(()) | Err(_) => {} // it goes on, or was not paused
+    }
+    Ok(())
+}
+
 /// What the guest noted of its boot.
 pub async fn receipt(sandbox: &Sandbox) -> Result<GuestReceipt> {
     let receipt = sandbox.boot_receipt().await.map_err(|err| guest_error(&err))?;
@@ -110,7 +121,7 @@ pub async fn stop(pod: &Pod, grace: Duration) -> Result<()> {
         if patience.is_zero() {
             continue;
         }
-        match timeout(CONNECT, signal(pod, number)).await {
+        match timeout(CONNECT, ask_to_end(pod, number)).await {
             Ok(Ok(())) => {}
             // It may have ended in this moment; if it has not, the next step is harder.
             Ok(Err(err)) => log::debug!("signal {number}: {}", err.message()),
@@ -218,6 +229,9 @@ pub fn command_error(err: &hyperstart::Error) -> Error {
             Error::new(err.message()).with_code(code).hint("the command must be an executable file")
         }
         None if err.code() == Code::Unavailable => guest_error(err),
+        None if err.message().ends_with("it is paused") => {
+            Error::new(err.message()).hint("`hyperctl unpause` lets it go on")
+        }
         None => Error::new(err.message()),
     }
 }
