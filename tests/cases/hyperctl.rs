@@ -367,6 +367,13 @@ fn help_names_every_command() {
         "console",
         "boot-receipt",
         "images",
+        "wait",
+        "pause",
+        "unpause",
+        "update",
+        "stats",
+        "top",
+        "events",
     ] {
         assert!(
             help.ok().lines().any(|line| line.trim_start().starts_with(word)),

@@ -80,6 +80,14 @@ impl Session {
         }
     }
 
+    /// Whether the text has appeared by now, since what was looked at before.
+    pub fn has_shown(&mut self, text: &str) -> bool {
+        while let Ok(bytes) = self.output.try_recv() {
+            self.screen.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        self.screen.contains(text)
+    }
+
     /// Whether the terminal gives every key to the command as it is typed, without an echo.
     pub fn is_raw(&self) -> bool {
         let modes = tcgetattr(&self.slave).expect("a terminal's modes").local_modes;
