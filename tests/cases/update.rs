@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::edit::put;
 use harness::{Run, Running, Vm, VmConfig};
 use hyperstart::{Code, ContainerId, Error};
 use oci_spec::runtime::LinuxResources;
@@ -216,6 +217,7 @@ fn updates_that_cannot_be_are_refused_by_name() {
     web.says("ready");
     for (bad, words) in [
         (json!({ "devices": [{ "allow": true, "access": "rwm" }] }), "linux.resources.devices"),
+        (json!({ "devices": [{ "allow": false, "access": "w" }] }), "linux.resources.devices"),
         (json!({ "memory": { "kernel": 1 } }), "linux.resources.memory.kernel"),
         (json!({ "memory": { "swappiness": 1 } }), "linux.resources.memory.swappiness"),
         (json!({ "network": { "classID": 1 } }), "linux.resources.network.classID"),
@@ -242,5 +244,44 @@ fn updates_that_cannot_be_are_refused_by_name() {
     let nobody = vm.sandbox().container(ContainerId::new("nobody").unwrap());
     let err = vm.run("update", nobody.update(&resources(&json!({})))).unwrap_err();
     assert!(err.code() == Code::NotFound && err.to_string().contains("not found"), "{err}");
+    vm.shutdown();
+}
+
+/// Kata's Go runtime keeps device rules back at creation and passes containerd's whole list on with each update: that
+/// changes limits and no device. A container whose spec had rules of its own takes no others.
+#[test]
+fn whole_lists_of_device_rules_change_no_device() {
+    let vm = boot();
+    let whole = json!([
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "c", "access": "m" },
+        { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
+        { "allow": true, "type": "b", "major": 254, "minor": 0, "access": "rwm" },
+    ]);
+    let resize = json!({ "memory": { "limit": 64 * MIB }, "devices": whole });
+    for (name, rules) in
+        [("plain", json!([])), ("ruled", json!([{ "allow": false, "access": "rwm" }]))]
+    {
+        let web = vm.start_with(name, &Run::probe(["ignore-signals"]), |spec| {
+            put(spec, "/linux/resources", json!({ "devices": rules }));
+        });
+        web.says("ready");
+        let updated = try_update(&vm, &web, &resize);
+        let limit = vm.run("stats", web.container().stats()).unwrap().memory.limit_bytes;
+        if name == "plain" {
+            updated.unwrap_or_else(|err| panic!("{err}"));
+            assert_eq!(limit, Some(64 * MIB));
+        } else {
+            let err = updated.unwrap_err();
+            assert!(err.to_string().contains("linux.resources.devices"), "{err}");
+            assert_eq!(limit, None);
+        }
+        let nodes = web.exec("nodes", &Run::probe(["make-node", "/tmp/disk"])).finish();
+        assert!(nodes.facts().get("make") != "ok", "{nodes:?}");
+        let null = web.exec("null", &Run::probe(["open-write", "/dev/null"])).finish();
+        assert_eq!(null.facts().get("open"), "ok");
+        web.kill();
+        web.remove();
+    }
     vm.shutdown();
 }

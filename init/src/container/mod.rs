@@ -126,6 +126,8 @@ struct Traits {
     /// It is in a user namespace, its own or one of others.
     in_user_namespace: bool,
     may_mknod: bool,
+    /// Its device rules are the guest's own: its spec has none.
+    has_default_device_rules: bool,
 }
 
 /// How far the host has brought it.
@@ -159,6 +161,7 @@ impl Container {
             has_init: spec.init,
             in_user_namespace: spec.namespaces.user.is_some(),
             may_mknod: spec.process.capabilities.bounding.contains(CapabilitySet::MKNOD),
+            has_default_device_rules: spec.resources.device_rules.is_empty(),
         };
         let cgroup = Cgroup::create(&id, spec.cgroup_path.as_deref(), &spec.resources)?;
         let execution = spec.execution.clone();

@@ -443,6 +443,11 @@ pub struct Access {
     pub write: bool,
 }
 
+impl DeviceRule {
+    pub const DENY_ALL: Self =
+        Self { allow: false, kind: RuleKind::All, major: None, minor: None, access: Access::ALL };
+}
+
 impl Access {
     pub const ALL: Self = Self { mknod: true, read: true, write: true };
 }
