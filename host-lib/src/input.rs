@@ -61,7 +61,8 @@ impl Process {
     /// Opens its standard input. `offset` is how much the caller knows to be taken: the guest says whether it is more.
     ///
     /// # Errors
-    /// [`Code::OutOfRange`](crate::Code::OutOfRange): the process has taken less than `offset`. [`Code::NotFound`]: no such process.
+    /// [`Code::OutOfRange`](crate::Code::OutOfRange): the process has taken less than `offset`.
+    /// [`Code::NotFound`](crate::Code::NotFound): no such process.
     /// [`Code::Unimplemented`](crate::Code::Unimplemented): the guest keeps no offsets, as a plain kata-agent; [`Process::stdin`] writes to it.
     pub async fn input(&self, offset: u64) -> Result<InputWriter> {
         let of = || Cause::of(OPERATION, self);
@@ -100,8 +101,8 @@ impl InputWriter {
     /// read.
     ///
     /// # Errors
-    /// [`Code::FailedPrecondition`](crate::Code::FailedPrecondition): the input is closed, or nobody reads it. [`Code::Unavailable`]: the connection was
-    /// lost.
+    /// [`Code::FailedPrecondition`](crate::Code::FailedPrecondition): the input is closed, or nobody reads it.
+    /// [`Code::Unavailable`](crate::Code::Unavailable): the connection was lost.
     pub async fn write(&mut self, data: &[u8]) -> Result<()> {
         match &mut self.way {
             Way::Requests => {
