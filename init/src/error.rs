@@ -69,6 +69,7 @@ impl From<Errno> for Error {
             }
             Errno::ENOSYS | Errno::EOPNOTSUPP => Code::Unimplemented,
             Errno::ETIMEDOUT => Code::DeadlineExceeded,
+            Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN => Code::FailedPrecondition,
             _ => Code::Internal, // an errno is the kernel's enum, not ours
         };
         Self::new(code, format!("{errno:?}: {}", errno.desc()))

@@ -3,6 +3,7 @@
 //! A PCI path is the slot on each bus from the root down, in hexadecimal: `02/03` is slot 3 behind the bridge in
 //! slot 2. The bus behind a bridge gets its number from the guest's kernel, so sysfs is asked.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,15 @@ impl PciPath {
         }
         directory.push(format!("{bus}:{last:02x}.0"));
         Some(directory)
+    }
+}
+
+impl fmt::Display for PciPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, slot) in self.0.iter().enumerate() {
+            write!(f, "{}{slot:02x}", if depth == 0 { "" } else { "/" })?;
+        }
+        Ok(())
     }
 }
 

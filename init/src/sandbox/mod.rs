@@ -7,6 +7,7 @@
 mod files;
 mod list;
 mod machine;
+mod network;
 mod output;
 mod resources;
 mod sources;
@@ -35,6 +36,7 @@ use crate::container::{Container, ContainerId, ExecId, Process, SharedPids};
 use crate::error::{Code, Context, Error, Result};
 use crate::events::{Events, What};
 use crate::log;
+use crate::network::Network;
 use crate::oom::OomWatch;
 use crate::reaper::{ExitStatus, Reaper};
 use crate::stdio::Sizes;
@@ -62,6 +64,7 @@ pub struct Sandbox {
     swaps: Swaps,
     /// How often metrics were asked for.
     scrapes: Cell<u64>,
+    network: Network,
     /// Process 1 of the pid namespace that containers share, if they do.
     pids: RefCell<Option<Rc<SharedPids>>>,
     /// Mounts of the sandbox's own; none: the host has not created the sandbox yet.
@@ -103,6 +106,7 @@ impl Sandbox {
             storages: Storages::default(),
             swaps: Swaps::default(),
             scrapes: Cell::default(),
+            network: Network::default(),
             pids: RefCell::default(),
             created: RefCell::default(),
             containers: RefCell::default(),

@@ -8,6 +8,7 @@ pub mod container;
 mod files;
 mod iptables;
 mod machine;
+mod network;
 mod resources;
 pub mod sandbox;
 mod stats;
@@ -59,20 +60,16 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .serve("RemoveStaleVirtiofsShareMounts", files::look_at_shared_mounts)
         .serve("GetIPTables", iptables::get)
         .serve("SetIPTables", iptables::set)
+        .serve("UpdateInterface", network::update_interface)
+        .serve("UpdateRoutes", network::update_routes)
+        .serve("ListInterfaces", network::list_interfaces)
+        .serve("ListRoutes", network::list_routes)
+        .serve("AddARPNeighbors", network::add_neighbours)
         .refuse(NOT_SERVED)
         .into_service()
 }
 
-const NOT_SERVED: &[&str] = &[
-    "AddARPNeighbors",
-    "ListInterfaces",
-    "ListRoutes",
-    "MemAgentCompactSet",
-    "MemAgentMemcgSet",
-    "SetPolicy",
-    "UpdateInterface",
-    "UpdateRoutes",
-];
+const NOT_SERVED: &[&str] = &["MemAgentCompactSet", "MemAgentMemcgSet", "SetPolicy"];
 
 /// The process that a request names: none is the container's init.
 pub fn ids(container_id: &str, exec_id: &str) -> Result<(ContainerId, Option<ExecId>)> {
