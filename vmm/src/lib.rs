@@ -44,7 +44,7 @@ pub mod vsock;
 pub use accel::Accel;
 pub use error::{Error, Result};
 pub use kept::{end_processes, end_remains};
-pub use machine::{Boot, Disk, Machine, MachineKind, PmemKind, Share, TransportKind};
+pub use machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share, TransportKind};
 pub use plug::Plugged;
 pub use process::Exit;
 pub use qemu::DiskDevice;

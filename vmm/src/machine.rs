@@ -30,7 +30,7 @@ impl MachineKind {
         }
     }
 
-    /// The most disks and shares together, beside two devices of our own: a microvm without ACPI has 8 virtio-mmio
+    /// The most disks, shares and NICs together, beside two devices of our own: a microvm without ACPI has 8 virtio-mmio
     /// slots, a PCI bus 30 that are free.
     pub fn max_devices(self) -> usize {
         match self {
@@ -109,6 +109,27 @@ pub struct Share {
     pub read_only: bool,
 }
 
+/// What is at the other end of a NIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// QEMU's own network (10.0.2.0/24, fec0::/64), which needs no privileges.
+    User {
+        /// Whether nothing beyond it is reached: neither the host nor what the host reaches.
+        restricted: bool,
+    },
+}
+
+/// A virtio-net device, which the guest's agent knows by its hardware address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// What is at its other end.
+    pub network: Network,
+    /// Its hardware address: `02:00:00:00:00:01`.
+    pub mac: String,
+    /// The largest packet that it takes, in bytes, as the guest is told; `None`: 1500, and the guest may ask for more.
+    pub mtu: Option<u16>,
+}
+
 /// What a VM is. Made by [`Machine::new`], then adjusted field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -136,6 +157,8 @@ pub struct Machine {
     pub slots: u32,
     /// Directories shared with the guest.
     pub shares: Vec<Share>,
+    /// NICs; without one the guest has no network but its own.
+    pub nics: Vec<Nic>,
     /// More words for the kernel's command line; they come last and so win.
     pub cmdline: Vec<String>,
     /// One instruction is one nanosecond of guest time: repeatable counts for benches. TCG only, slow.
@@ -153,6 +176,8 @@ pub struct Machine {
 const MAX_CMDLINE_BYTES: usize = 2048 - 1 - 512;
 /// As much RAM as lies below the PCI hole on each board, in MiB.
 const MAX_LOW_MEMORY_MIB: u32 = 2048;
+/// As virtio-net has it (virtio 1.3, 5.1.4.1), and IPv4 (RFC 791).
+const MIN_MTU: u16 = 68;
 /// The longest 9p tag (QEMU's MAX_TAG_LEN - 1).
 const MAX_TAG_BYTES: usize = 31;
 
@@ -176,6 +201,7 @@ impl Machine {
             disks: Vec::new(),
             slots: 0,
             shares: Vec::new(),
+            nics: Vec::new(),
             cmdline: Vec::new(),
             icount: false,
             plugin: None,
@@ -225,18 +251,40 @@ impl Machine {
         if self.slots > 0 && !self.kind.has_pci() {
             return refuse("it has no slots for disks that come later: use q35 or pc".into());
         }
-        let (devices, most) = (self.disks.len() + self.shares.len(), self.kind.max_devices());
+        let devices = self.disks.len() + self.shares.len() + self.nics.len();
+        let most = self.kind.max_devices();
         let slots = usize::try_from(self.slots).unwrap_or(usize::MAX);
         if devices.saturating_add(slots) > most {
             return refuse(match slots {
-                0 => format!("{devices} disks and shares: it has room for {most}"),
-                _ => format!("{devices} disks and shares, {slots} slots: it has room for {most}"),
+                0 => format!("{devices} disks, shares and NICs: it has room for {most}"),
+                _ => format!(
+                    "{devices} disks, shares and NICs, {slots} slots: it has room for {most}"
+                ),
             });
         }
         if self.cmdline.iter().map(|word| word.len() + 1).sum::<usize>() > MAX_CMDLINE_BYTES {
             return refuse(format!("kernel command line longer than {MAX_CMDLINE_BYTES} bytes"));
         }
-        self.check_tags().or_else(refuse)
+        self.check_tags().and_then(|()| self.check_nics()).or_else(refuse)
+    }
+
+    fn check_nics(&self) -> std::result::Result<(), String> {
+        for (index, nic) in self.nics.iter().enumerate() {
+            let Nic { network: _, mac, mtu } = nic;
+            if !is_station(mac) {
+                return Err(format!(
+                    "hardware address {mac:?}: \"02:00:00:00:00:01\" would be one"
+                ));
+            }
+            let same = |earlier: &Nic| earlier.mac.eq_ignore_ascii_case(mac);
+            if self.nics.iter().take(index).any(same) {
+                return Err(format!("hardware address {mac:?}: used twice"));
+            }
+            if mtu.is_some_and(|mtu| mtu < MIN_MTU) {
+                return Err(format!("MTU of NIC {mac}: less than {MIN_MTU}"));
+            }
+        }
+        Ok(())
     }
 
     fn check_tags(&self) -> std::result::Result<(), String> {
@@ -250,6 +298,14 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// Whether this is the hardware address of one machine: six pairs of digits, not a group's, not nobody's.
+fn is_station(mac: &str) -> bool {
+    let parts: Vec<_> = mac.split(':').collect();
+    let digits = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let group = mac.as_bytes().get(1).is_some_and(|byte| b"13579bdfBDF".contains(byte));
+    parts.len() == 6 && parts.iter().all(digits) && !group && mac != "00:00:00:00:00:00"
 }
 
 #[cfg(test)]
@@ -298,5 +354,24 @@ mod tests {
         assert!(reason(&twice).contains("used twice"));
         let long = Machine { shares: vec![share(&"x".repeat(32))], ..microvm() };
         assert!(reason(&long).contains("1 to 31 bytes"));
+    }
+    #[test]
+    fn nics_are_one_station_each() {
+        let nic = |mac: &str| Nic {
+            network: Network::User { restricted: true },
+            mac: mac.into(),
+            mtu: None,
+        };
+        let with = |nics: Vec<Nic>| Machine { nics, ..microvm() };
+        with(vec![nic("02:00:00:00:00:01"), nic("02:00:00:00:00:02")]).check().unwrap();
+        for bad in ["", "02:00", "02:00:00:00:00:0g", "01:00:00:00:00:01", "00:00:00:00:00:00"] {
+            assert!(reason(&with(vec![nic(bad)])).contains("hardware address"), "{bad}");
+        }
+        let twice = vec![nic("02:00:00:00:00:0a"), nic("02:00:00:00:00:0A")];
+        assert!(reason(&with(twice)).contains("used twice"));
+        let low = Nic { mtu: Some(67), ..nic("02:00:00:00:00:01") };
+        assert!(reason(&with(vec![low])).contains("MTU"));
+        let many = vec![nic("02:00:00:00:00:01"); 7];
+        assert!(reason(&with(many)).contains("room for 6"));
     }
 }

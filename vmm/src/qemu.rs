@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use hyperstart_protocol::SERIAL_PORT_NAME;
 
 use crate::accel::Accel;
-use crate::machine::{Boot, Disk, Machine, MachineKind, PmemKind, Share};
+use crate::machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share};
 
 /// What had to be found out before QEMU can be told.
 #[derive(Clone, Debug)]
@@ -166,6 +166,9 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<OsString> {
     for (index, share) in machine.shares.iter().enumerate() {
         args.share(index, share, wiring.privileged);
     }
+    for (index, nic) in machine.nics.iter().enumerate() {
+        args.nic(index, nic);
+    }
     if wiring.needs_rng {
         let rng = args.device("virtio-rng").text("");
         args.add("-device", rng);
@@ -208,7 +211,8 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
 /// The machine's slots, which come after all that it has from the start.
 pub fn slots(machine: &Machine, wiring: &Wiring) -> Vec<Slot> {
     let count = |list: usize| u32::try_from(list).unwrap_or(u32::MAX); // Machine::check allows 24
-    let devices = count(machine.disks.len()) + count(machine.shares.len());
+    let devices = [machine.disks.len(), machine.shares.len(), machine.nics.len()];
+    let devices = devices.map(count).iter().sum::<u32>();
     let channel_and_rng = 1 + u32::from(wiring.needs_rng);
     let first = FIRST_SLOT + root_slots(machine) + devices + channel_and_rng;
     let slot = |index: u32| match machine.kind {
@@ -440,6 +444,19 @@ impl Args {
         self.add("-fsdev", fsdev.path("path", &share.path));
         let device = self.device("virtio-9p").text(&format!("fsdev=share{index}-dir"));
         self.add("-device", device.path("mount_tag", Path::new(&share.tag)));
+    }
+
+    /// `romfile=`: nothing boots from it.
+    fn nic(&mut self, index: usize, nic: &Nic) {
+        let Nic { network, mac, mtu } = nic;
+        let Network::User { restricted } = network;
+        let restrict = on_off(*restricted);
+        self.add("-netdev", format!("user,id=nic{index}-net,restrict={restrict}"));
+        let rom = if self.kind.has_pci() { "romfile=" } else { "" };
+        let device = self.device("virtio-net").text(rom);
+        let device = device.text(&format!("id=nic{index},netdev=nic{index}-net,mac={mac}"));
+        let mtu = mtu.map(|mtu| format!("host_mtu={mtu}")).unwrap_or_default();
+        self.add("-device", device.text(&mtu));
     }
 
     /// Each root port has a number of its own in its chassis.

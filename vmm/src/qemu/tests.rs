@@ -230,6 +230,42 @@ fn shares_keep_owners_only_for_root() {
 }
 
 #[test]
+fn nics_come_after_disks_and_before_slots() {
+    let nics = vec![
+        Nic {
+            network: Network::User { restricted: true },
+            mac: "02:00:00:00:00:01".into(),
+            mtu: None,
+        },
+        Nic {
+            network: Network::User { restricted: false },
+            mac: "02:00:00:00:00:02".into(),
+            mtu: Some(9000),
+        },
+    ];
+    let micro = line(&Machine { nics: nics.clone(), ..initrd() }, &wiring(serial()));
+    assert!(
+        micro.ends_with(
+            "-netdev user,id=nic0-net,restrict=on \
+             -device virtio-net-device,id=nic0,netdev=nic0-net,mac=02:00:00:00:00:01 \
+             -netdev user,id=nic1-net,restrict=off \
+             -device virtio-net-device,id=nic1,netdev=nic1-net,mac=02:00:00:00:00:02,host_mtu=9000"
+        ),
+        "{micro}"
+    );
+    let q35 = Machine { kind: MachineKind::Q35, slots: 1, nics, ..initrd() };
+    let arguments = line(&q35, &wiring(serial()));
+    assert!(arguments.contains("-device virtio-net-pci,addr=0x3,romfile=,id=nic0,"), "{arguments}");
+    assert!(
+        arguments.ends_with("-device pcie-root-port,addr=0x5,id=slot0,chassis=1"),
+        "{arguments}"
+    );
+    let paths: Vec<_> =
+        slots(&q35, &wiring(serial())).into_iter().map(|slot| slot.pci_path).collect();
+    assert_eq!(paths, ["05/00"]);
+}
+
+#[test]
 fn benches_count_instructions() {
     let machine = Machine { icount: true, plugin: Some("libinsn.so".into()), ..initrd() };
     let line = line(&machine, &wiring(serial()));
