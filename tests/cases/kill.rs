@@ -72,8 +72,12 @@ fn in_front(place: &Place, words: &[&str]) -> Child {
     start(command.args(words).stdin(Stdio::null()))
 }
 
+/// The exec may be cut off by the end that it brings about.
 fn stop_talking(place: &Place, container: &str) {
-    until("it stops", || place.run(["exec", container, "touch", "/stop"]).code == 0);
+    until("it stops", || {
+        let said = place.run(["exec", container, "touch", "/stop"]);
+        said.code == 0 || said.stderr.contains("has exited") || said.stderr.contains("no such pod")
+    });
 }
 
 /// Every line once, in order, and the last one says how many there were.

@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> Result<u8> {
     };
     prepared.await.context(|| operation.clone())?;
     if args.detach {
-        return output::print(format!("{id}\n")).map(|()| 0);
+        return output::print(format!("{}\n", id.as_str())).map(|()| 0);
     }
     let link = Link::to(&pod)?.exec(id);
     let session = Session {
