@@ -17,14 +17,20 @@ pub enum Unit {
     /// Milliseconds on the wall.
     Ms,
     Threads,
+    /// 1,000,000 bytes a second.
+    MbPerSecond,
+    /// So many times.
+    Times,
 }
 
-/// The most that a row may have.
+/// What a row may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
     AtMost(f64),
     /// So much above the row's limit.
     OverLimit(f64),
+    /// The least.
+    AtLeast(f64),
 }
 
 /// A row of the table.
@@ -48,6 +54,10 @@ impl Spec {
 
     const fn over_limit(self, budget: f64) -> Self {
         Self { budget: Some(Budget::OverLimit(budget)), ..self }
+    }
+
+    const fn at_least(self, budget: f64) -> Self {
+        Self { budget: Some(Budget::AtLeast(budget)), ..self }
     }
 
     const fn goal(self, goal: f64) -> Self {
@@ -82,6 +92,9 @@ pub const ROWS: &[Spec] = &[
     watched("wall.byte", "VM start to the first byte", Unit::Ms),
     watched("wall.exec", "exec `uname -r`, to its exit", Unit::Ms),
     watched("wall.ping", "ping (Health.Check)", Unit::Ms),
+    watched("stdout.stream", "stdout over a vsock stream, 1 GiB", Unit::MbPerSecond),
+    watched("stdout.requests", "stdout by ReadStdout, same vsock", Unit::MbPerSecond),
+    watched("stdout.ratio", "  the stream, times ReadStdout", Unit::Times).at_least(3.0),
     watched("memory.initrd", "guest memory at ready, initrd", Unit::Mb).over_limit(2.0),
     watched("memory.dax", "guest memory at ready, dax", Unit::Mb).over_limit(1.0),
     watched("init.pss", "init idle: Pss", Unit::Kib).at_most(1536.0),

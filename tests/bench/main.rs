@@ -19,6 +19,7 @@ mod measure_container;
 mod measure_memory;
 mod measure_size;
 mod measure_smallest;
+mod measure_throughput;
 mod measure_wall;
 mod table;
 
@@ -33,11 +34,12 @@ use figures::Figures;
 type Measure = fn(&mut Figures) -> Result<()>;
 
 /// What is measured, in order: what needs the most quiet first.
-const MEASURES: [(&str, Measure); 6] = [
+const MEASURES: [(&str, Measure); 7] = [
     ("sizes", measure_size::measure),
     ("boot", measure_boot::measure),
     ("container and exec", measure_container::measure),
     ("wall times", measure_wall::measure),
+    ("stdout throughput", measure_throughput::measure),
     ("memory", measure_memory::measure),
     ("smallest guest", measure_smallest::measure),
 ];

@@ -34,13 +34,18 @@ impl Row {
     /// The budget in the row's unit; none without a budget, or without the limit that it is over.
     fn budget(&self) -> Option<f64> {
         match self.spec.budget? {
-            Budget::AtMost(most) => Some(most),
+            Budget::AtMost(bound) | Budget::AtLeast(bound) => Some(bound),
             Budget::OverLimit(more) => self.figure.limit.map(|limit| limit + more),
         }
     }
 
     fn verdict(&self) -> String {
-        verdict(self.figure.value, self.budget(), self.spec.goal)
+        match self.spec.budget {
+            Some(Budget::AtLeast(least)) => verdict_at_least(self.figure.value, least),
+            Some(Budget::AtMost(_) | Budget::OverLimit(_)) | None => {
+                verdict(self.figure.value, self.budget(), self.spec.goal)
+            }
+        }
     }
 
     fn cells(&self) -> [String; 8] {
@@ -89,6 +94,14 @@ fn verdict(value: f64, budget: Option<f64>, goal: Option<f64>) -> String {
     }
 }
 
+/// The same where more is better.
+fn verdict_at_least(value: f64, least: f64) -> String {
+    if value >= least {
+        return "within".to_owned();
+    }
+    format!("misses the budget by {:.0} %", ((1.0 - value / least) * 100.0).max(1.0))
+}
+
 fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Mib => "MiB",
@@ -98,13 +111,18 @@ fn unit_name(unit: Unit) -> &'static str {
         Unit::VirtualMs => "virtual ms",
         Unit::Ms => "ms, wall",
         Unit::Threads => "threads",
+        Unit::MbPerSecond => "MB/s, wall",
+        Unit::Times => "times",
     }
 }
 
 fn shown(value: f64, unit: Unit) -> String {
     match unit {
-        Unit::Mib | Unit::Mb | Unit::VirtualMs | Unit::Ms => format!("{value:.2}"),
+        Unit::Mib | Unit::Mb | Unit::VirtualMs | Unit::Ms | Unit::Times => {
+            format!("{value:.2}")
+        }
         Unit::Minstr => format!("{value:.3}"),
+        Unit::MbPerSecond => format!("{value:.1}"),
         Unit::Kib | Unit::Threads => format!("{value:.0}"),
     }
 }
@@ -156,6 +174,9 @@ mod tests {
         assert_eq!(verdict(1.3, Some(1.3), None), "within");
         assert_eq!(verdict(44.8, Some(40.0), Some(24.0)), "misses the budget by 12 %");
         assert_eq!(verdict(5.0, None, None), "");
+        assert_eq!(verdict_at_least(3.0, 3.0), "within");
+        assert_eq!(verdict_at_least(2.999, 3.0), "misses the budget by 1 %");
+        assert_eq!(verdict_at_least(1.5, 3.0), "misses the budget by 50 %");
     }
 
     /// A miss is never rounded away.

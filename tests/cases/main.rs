@@ -40,6 +40,8 @@ mod metrics;
 mod mount_kinds;
 mod mounts;
 mod namespaces;
+mod output;
+mod output_streams;
 mod parameters;
 mod pod;
 mod process;

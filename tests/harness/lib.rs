@@ -27,6 +27,7 @@ pub mod inspect;
 pub mod mountinfo;
 pub mod namespaces;
 pub mod raw;
+pub mod stream;
 pub mod terminal;
 pub mod vm;
 pub mod volume;

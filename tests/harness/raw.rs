@@ -15,6 +15,27 @@ use tokio_vsock::{VsockAddr, VsockStream};
 
 use crate::vm::Vm;
 
+/// Connects to the agent's port, or to another one of the guest's where it has ports.
+pub(crate) async fn connect(vm: &Vm, to_port: Option<u32>) -> io::Result<Box<dyn Stream>> {
+    Ok(match vm.machine().address() {
+        AgentAddress::Vsock { cid, port } => {
+            let address = VsockAddr::new(*cid, to_port.unwrap_or(*port));
+            Box::new(VsockStream::connect(address).await?)
+        }
+        AgentAddress::Unix { path } => {
+            assert_eq!(to_port, None, "a serial port has no ports");
+            Box::new(UnixStream::connect(path).await?)
+        }
+        AgentAddress::Hybrid { path, port } => {
+            let mut stream = UnixStream::connect(path).await?;
+            let port = to_port.unwrap_or(*port);
+            stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+            while stream.read_u8().await? != b'\n' {}
+            Box::new(stream)
+        }
+    })
+}
+
 /// The type of a frame that asks.
 pub const REQUEST: u8 = 1;
 /// The type of a frame that answers.
@@ -22,7 +43,7 @@ pub const RESPONSE: u8 = 2;
 /// The longest answer that a test reads.
 const LONGEST: u32 = 8 << 20;
 
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// A connection.
@@ -50,19 +71,7 @@ pub struct Reply {
 
 impl<'vm> Raw<'vm> {
     pub(crate) async fn connect(vm: &'vm Vm) -> io::Result<Self> {
-        let stream: Box<dyn Stream> = match vm.machine().address() {
-            AgentAddress::Vsock { cid, port } => {
-                Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?)
-            }
-            AgentAddress::Unix { path } => Box::new(UnixStream::connect(path).await?),
-            AgentAddress::Hybrid { path, port } => {
-                let mut stream = UnixStream::connect(path).await?;
-                stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
-                while stream.read_u8().await? != b'\n' {}
-                Box::new(stream)
-            }
-        };
-        Ok(Self { vm, stream })
+        Ok(Self { vm, stream: connect(vm, None).await? })
     }
 
     /// Sends bytes. A guest that has hung up by then is no error of the test's.
@@ -206,13 +215,13 @@ fn put_varint(to: &mut Vec<u8>, mut value: u64) {
     }
 }
 
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
 /// The fields of a message, as far as it can be read.
-fn fields(mut bytes: &[u8]) -> Vec<(u64, Value<'_>)> {
+pub(crate) fn fields(mut bytes: &[u8]) -> Vec<(u64, Value<'_>)> {
     let mut fields = Vec::new();
     while let Some(key) = take_varint(&mut bytes) {
         let Some(value) = take_varint(&mut bytes) else { break };

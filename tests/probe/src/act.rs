@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -91,6 +91,19 @@ pub fn write(stream: &str, bytes: usize) -> Outcome {
                 format!("{other:?}: stdout or stderr"),
             ));
         }
+    }
+    Ok(0)
+}
+
+/// The pattern to stdout, as fast as it goes and without having it all in memory.
+pub fn pour_out(bytes: usize) -> Outcome {
+    let piece = pattern(PATTERN_PERIOD * 256);
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?); // io::Stdout looks for lines
+    let mut rest = bytes;
+    while rest > 0 {
+        let piece = piece.get(..rest).unwrap_or(&piece);
+        stdout.write_all(piece)?;
+        rest -= piece.len();
     }
     Ok(0)
 }

@@ -48,6 +48,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("hang", _) => act::sleep(u64::MAX), // a kernel's command line goes on after its words
         ("sleep", [milliseconds]) => act::sleep(parse(milliseconds)?),
         ("write", [stream, bytes]) => act::write(stream, parse(bytes)?),
+        ("pour", [bytes]) => act::pour_out(parse(bytes)?),
         ("write-both", [bytes]) => act::write_both(parse(bytes)?),
         ("sum", []) => act::sum(),
         ("cat", []) => act::cat(),
