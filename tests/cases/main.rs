@@ -40,6 +40,8 @@ mod metrics;
 mod mount_kinds;
 mod mounts;
 mod namespaces;
+mod network;
+mod network_replace;
 mod output;
 mod output_streams;
 mod parameters;

@@ -26,6 +26,7 @@ pub mod guest;
 pub mod inspect;
 pub mod mountinfo;
 pub mod namespaces;
+pub mod network;
 pub mod raw;
 pub mod stream;
 pub mod terminal;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyperstart::{Sandbox, SandboxConfig, Transport};
-use hyperstart_vmm::{AgentAddress, Boot, Disk, Exit, Machine, TransportKind};
+use hyperstart_vmm::{AgentAddress, Boot, Disk, Exit, Machine, Nic, TransportKind};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -40,6 +40,7 @@ pub struct VmConfig {
     pub cmdline: Vec<String>,
     /// Directories for the guest to mount by 9p: path and tag.
     pub shares: Vec<(PathBuf, String)>,
+    pub nics: Vec<Nic>,
     pub sandbox: SandboxConfig,
     /// For the whole test.
     pub deadline: Duration,
@@ -54,6 +55,7 @@ impl Default for VmConfig {
             cpus: 1,
             cmdline: Vec::new(),
             shares: Vec::new(),
+            nics: Vec::new(),
             sandbox: SandboxConfig::default(),
             deadline: DEADLINE,
         }
@@ -72,6 +74,7 @@ impl VmConfig {
         machine.memory_mib = self.memory_mib;
         machine.cpus = self.cpus;
         machine.cmdline = self.cmdline.clone();
+        machine.nics = self.nics.clone();
         let images = [guest::probe_image().to_owned(), guest::file("images/busybox.erofs")];
         machine.disks = images.map(|path| Disk { path, read_only: true }).into();
         machine.shares = self
