@@ -367,6 +367,7 @@ fn help_names_every_command() {
         "console",
         "boot-receipt",
         "images",
+        "attach",
         "wait",
         "pause",
         "unpause",

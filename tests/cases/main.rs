@@ -5,6 +5,7 @@ mod archive;
 mod boot;
 mod bundle;
 mod clock;
+mod commands_attach;
 mod commands_events;
 mod commands_logs;
 mod commands_pause;

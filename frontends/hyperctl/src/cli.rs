@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    boot_receipt, console, cp, events, exec, host, images, inspect, kill, logs, pause, ps, rm, run,
-    stats, stop, top, unpause, update, wait,
+    attach, boot_receipt, console, cp, events, exec, host, images, inspect, kill, logs, pause, ps,
+    rm, run, stats, stop, top, unpause, update, wait,
 };
 use crate::error::Result;
 
@@ -20,6 +20,7 @@ Examples:
   hyperctl exec -t web uname -r                  one more process in it
   hyperctl cp web:/etc/passwd .                  files out of it, or into it
   hyperctl run --pod web -it busybox sh          a further container in that pod
+  hyperctl attach web                            in front of it again; ctrl-p ctrl-q leaves it to itself
   hyperctl logs -f --tail 10 web                 what it says, from its last ten lines on
   hyperctl stats                                 what all pods use, drawn anew each second
   hyperctl events --since 10m web                what has happened in it, and what happens
@@ -52,6 +53,7 @@ pub struct Cli {
 pub enum Command {
     Run(Box<run::Args>),
     Exec(exec::Args),
+    Attach(attach::Args),
     Cp(cp::Args),
     Ps(ps::Args),
     Stats(stats::Args),
@@ -78,6 +80,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(*args).await,
             Command::Exec(args) => exec::run(args).await,
+            Command::Attach(args) => attach::run(args).await,
             Command::Cp(args) => cp::run(args).await,
             Command::Ps(args) => ps::run(&args).await,
             Command::Stats(args) => stats::run(args).await,

@@ -17,6 +17,9 @@ pub const COMMAND_NOT_FOUND: u8 = 127;
 /// Exit code when whoever read our output is gone: 128 + SIGPIPE.
 pub const BROKEN_PIPE: u8 = 141;
 
+/// Exit code when our terminal is gone: 128 + SIGHUP.
+pub const HANG_UP: u8 = 129;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug)]
@@ -36,6 +39,16 @@ impl Error {
     /// The end of a run whose output nobody reads any more; nothing is printed for it.
     pub fn broken_pipe() -> Error {
         Error { code: BROKEN_PIPE, ..Error::new("") }
+    }
+
+    /// The user leaves a process that goes on: no failure, and nothing is printed for it.
+    pub fn detached() -> Error {
+        Error { code: 0, ..Error::new("") }
+    }
+
+    /// The terminal is gone, and with it whoever could read anything.
+    pub fn hung_up() -> Error {
+        Error { code: HANG_UP, ..Error::new("") }
     }
 
     /// An end that a signal to hyperctl itself asked for.
@@ -79,6 +92,11 @@ impl Error {
 
     pub fn is_silent(&self) -> bool {
         self.message.is_empty()
+    }
+
+    /// The user has left.
+    pub fn is_detached(&self) -> bool {
+        self.is_silent() && self.code == 0
     }
 
     /// Puts the operation before the cause, and keeps the hint and the exit code.

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod copy;
+mod detach_keys;
 mod error;
 mod escalation;
 mod flags;

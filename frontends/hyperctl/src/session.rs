@@ -17,13 +17,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::detach_keys::{Keys, Watch};
 use crate::error::{Error, Result};
 use crate::escalation::{Escalation, Step};
 use crate::output;
 use crate::pod::client;
 use crate::pod::follow::{Follower, Source};
 use crate::pod::link::Link;
-use crate::signals::{Event, SIGKILL, Signals};
+use crate::signals::{Event, SIGHUP, SIGKILL, Signals};
 use crate::terminal::{self, RawMode, Size};
 
 /// The guest is given this long to take a signal; then the caller ends the VM or gives up.
@@ -42,6 +43,10 @@ pub struct Session<'a> {
     pub interactive: bool,
     /// Where the process's input and outputs have got to.
     pub from: Offsets,
+    /// We have started it: it ends if nobody is left in front, by a hang-up or a failure. Else it is left to itself.
+    pub ours: bool,
+    /// What leaves it to itself when it is typed on a terminal.
+    pub detach_keys: Keys,
 }
 
 /// How much of each stream was taken before.
@@ -99,7 +104,7 @@ impl Session<'_> {
             err = self.feed() => Err(err),
             err = self.control(signals) => Err(err),
         };
-        if outcome.as_ref().is_err_and(|err| !err.is_lost()) {
+        if outcome.as_ref().is_err_and(|err| self.ours && !err.is_lost() && !err.is_detached()) {
             self.kill().await; // nobody is left to read what it writes
         }
         outcome
@@ -126,23 +131,29 @@ impl Session<'_> {
         follower.deliver(over, take).await
     }
 
-    /// Copies standard input to the process, and its end too. Returns only when reading fails.
+    /// Copies standard input to the process, and its end too. Returns only when reading fails, or when the user leaves.
     async fn feed(&self) -> Error {
         if !self.interactive {
             return std::future::pending().await;
         }
         let (mut from, mut offset) = (tokio::io::stdin(), self.from.stdin);
+        let mut watch = self.tty.then(|| Watch::new(self.detach_keys.clone()));
         let mut chunk = vec![0; CHUNK];
         loop {
             let length = match from.read(&mut chunk).await {
                 Ok(length) => length,
                 Err(err) => return Error::new(format!("read standard input: {err}")),
             };
-            let bytes = chunk.get(..length).unwrap_or_default();
-            let end = bytes.is_empty();
-            let written =
-                self.link.call(async |process| process.write_input(offset, bytes, end).await).await;
+            let typed = chunk.get(..length).unwrap_or_default();
+            let end = typed.is_empty();
+            let (bytes, left) = match &mut watch {
+                Some(watch) => watch.pass(typed),
+                None => (typed.to_vec(), false),
+            };
+            let write = async |process: &Process| process.write_input(offset, &bytes, end).await;
+            let written = self.link.call(write).await;
             match written {
+                _ if left => return Error::detached(),
                 Ok(Ok(taken)) if !end => offset = taken,
                 // A process that ended, or closed its input, is not interested: its exit code tells the rest.
                 Ok(Ok(_) | Err(_)) | Err(_) => return std::future::pending().await,
@@ -150,12 +161,13 @@ impl Session<'_> {
         }
     }
 
-    /// Acts on signals. Returns only when the process cannot be ended by one.
+    /// Acts on signals. Returns only when the process cannot be ended by one, or is left to itself.
     async fn control(&self, signals: &mut Signals) -> Error {
         let mut escalation = Escalation::new(true);
         loop {
             let step = tokio::select! {
                 event = signals.next() => match event {
+                    Event::Forward(SIGHUP) if !self.ours => return Error::hung_up(),
                     Event::Forward(signal) => escalation.signal(signal, Instant::now()),
                     Event::Resize => {
                         self.resize().await;

@@ -5,6 +5,7 @@
 
 use hyperstart::{ExecId, Process, Stream};
 
+use crate::detach_keys::Keys;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
 use crate::pod::client;
@@ -72,6 +73,7 @@ pub async fn run(args: Args) -> Result<u8> {
     if args.detach {
         return output::print(format!("{}\n", id.as_str())).map(|()| 0);
     }
+    let come_back = format!("`hyperctl attach --exec {} {}` comes back", id.as_str(), args.pod);
     let link = Link::to(&pod)?.exec(id);
     let session = Session {
         link: &link,
@@ -79,12 +81,17 @@ pub async fn run(args: Args) -> Result<u8> {
         tty: args.tty,
         interactive: args.interactive,
         from: Offsets::default(),
+        ours: true,
+        detach_keys: Keys::default(),
     };
     let outcome = async {
         let _raw = session.enter().await?;
         session.run(&mut signals).await
     };
     let outcome = outcome.await;
+    if outcome.as_ref().is_err_and(Error::is_detached) {
+        output::say(format_args!("detached: {come_back}"));
+    }
     if outcome.is_ok() {
         forget(&link).await;
     }
@@ -104,7 +111,7 @@ async fn keep_output(process: &Process) -> Result<()> {
 }
 
 /// All of it was delivered.
-async fn forget(link: &Link) {
+pub async fn forget(link: &Link) {
     match link.call(async |process| process.delete().await).await {
         Ok(Ok(())) => {}
         // The pod has ended meanwhile, or a child of the exec's is left: it goes with the container.

@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments in, a call, output out.
 
+pub mod attach;
 pub mod boot_receipt;
 pub mod console;
 pub mod cp;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detach_keys::Keys;
 use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
 use crate::guest::GuestDir;
@@ -105,7 +106,13 @@ pub async fn run(args: Args) -> Result<u8> {
     if detached {
         return output::print(format!("{}\n", pod.state.id)).map(|()| 0);
     }
-    let front = Front { reader: FRONT, interactive, from: Offsets::default(), to_the_end: true };
+    let front = Front {
+        reader: FRONT,
+        interactive,
+        from: Offsets::default(),
+        to_the_end: true,
+        detach_keys: Keys::default(),
+    };
     front.attach(&pod, &mut signals).await
 }
 

@@ -6,6 +6,7 @@
 //! ```
 //! Killed itself, it leaves the pod as it is: its output goes into the log, and waits for nobody in front any more.
 
+use crate::detach_keys::Keys;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::pod::client;
@@ -25,6 +26,7 @@ pub struct Front<'a> {
     pub from: Offsets,
     /// It was ours from the start: when it has ended we wait until nothing of it is left, and say what its host says.
     pub to_the_end: bool,
+    pub detach_keys: Keys,
 }
 
 impl Front<'_> {
@@ -39,6 +41,8 @@ impl Front<'_> {
             tty: tty.unwrap_or(false),
             interactive: self.interactive,
             from: self.from,
+            ours: self.to_the_end,
+            detach_keys: self.detach_keys.clone(),
         };
         let outcome = async {
             let _raw = session.enter().await?;
@@ -47,6 +51,11 @@ impl Front<'_> {
         let outcome = outcome.await;
         attachment.delivered();
         match &outcome {
+            Err(err) if err.is_detached() => {
+                output::say("detached: `hyperctl attach` comes back");
+                return Ok(0);
+            }
+            Err(err) if !err.is_lost() && !self.to_the_end => return outcome, // the pod goes on
             Err(err) if !err.is_lost() && !err.is_silent() => client::hurry(pod)?,
             Ok(_) | Err(_) => {}
         }
