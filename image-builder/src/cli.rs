@@ -44,12 +44,21 @@ pub struct Initrd {
     /// How it is stored; lz4 needs CONFIG_RD_LZ4 in the guest's kernel
     #[arg(long, value_enum, default_value_t = Compress::None)]
     pub compress: Compress,
+    #[command(flatten)]
+    pub more: More,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Compress {
     None,
     Lz4,
+}
+
+#[derive(Args)]
+pub struct More {
+    /// Files for the guest's own root beside init, such as /usr/sbin/iptables-save and its libraries: all below this directory
+    #[arg(long, value_name = "DIR")]
+    pub add: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -60,6 +69,8 @@ pub struct Rootfs {
     /// Where the image goes, for example target/guest/rootfs.erofs
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub more: More,
     #[command(flatten)]
     pub shape: Shape,
 }

@@ -4,7 +4,7 @@
 mod cli;
 
 use clap::Parser;
-use cli::{Busybox, Cli, Command, Compress, Container, Initrd, Rootfs};
+use cli::{Busybox, Cli, Command, Compress, Container, Initrd, More, Rootfs};
 use image_builder::container::Request;
 use image_builder::cpio::Compression;
 use image_builder::error::{Context, Error, Result};
@@ -12,6 +12,7 @@ use image_builder::limits::Limits;
 use image_builder::manifest::Manifest;
 use image_builder::output::Written;
 use image_builder::progress::{Terminal, size};
+use image_builder::tree::Tree;
 use image_builder::{Image, busybox, config, container, cpio, erofs, guest, output};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -35,8 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn initrd(arguments: &Initrd) -> Result<()> {
-    let Initrd { init, output, compress } = arguments;
-    let tree = guest::tree(init)?;
+    let Initrd { init, output, compress, more } = arguments;
+    let tree = guest_tree(init, more)?;
     let (compression, format) = match compress {
         Compress::None => (Compression::None, "cpio"),
         Compress::Lz4 => (Compression::Lz4, "cpio+lz4"),
@@ -47,9 +48,17 @@ fn initrd(arguments: &Initrd) -> Result<()> {
     report(output, &written)
 }
 
+fn guest_tree(init: &Path, more: &More) -> Result<Tree> {
+    let mut tree = guest::tree(init)?;
+    if let Some(directory) = &more.add {
+        guest::add(&mut tree, directory, &Terminal::default())?;
+    }
+    Ok(tree)
+}
+
 fn rootfs(arguments: &Rootfs) -> Result<()> {
-    let Rootfs { init, output, shape } = arguments;
-    let tree = guest::tree(init)?;
+    let Rootfs { init, output, more, shape } = arguments;
+    let tree = guest_tree(init, more)?;
     check_output(output)?;
     let written = erofs::write(&tree, &shape.options(), output, &Terminal::default())?;
     Manifest::new(output, "erofs", &written, &tree)?.store(output)?;

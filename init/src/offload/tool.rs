@@ -1,6 +1,6 @@
 //! A program of the guest's own image, run for its output. The default image has none: who needs one brings it.
 //!
-//! PID 1's root is sealed against execution (`boot`); the child's is not, in a mount namespace that ends with it.
+//! For it the guest's root is read-only, in a mount namespace that ends with it.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -122,7 +122,7 @@ fn try_become_tool(start: &Start) -> Result<Infallible> {
     reset_sigpipe()?;
     setsid()?;
     setrlimit(Resource::RLIMIT_FSIZE, MOST, MOST)?;
-    allow_programs().context(|| "make the root executable".to_owned())?;
+    protect_root().context(|| "make the root read-only".to_owned())?;
     for path in &start.paths {
         match execve(path, &start.words, &[ENVIRONMENT]) {
             Ok(never) => match never {},
@@ -135,7 +135,7 @@ fn try_become_tool(start: &Start) -> Result<Infallible> {
     Err(Error::new(Code::Unimplemented, message))
 }
 
-fn allow_programs() -> nix::Result<()> {
+fn protect_root() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
