@@ -253,6 +253,10 @@ fn what_cannot_be_copied_is_said() {
     });
     fails(&import(&vm, &sealed, "in", "/", &whole), "Read-only file system");
     assert_eq!(export(&vm, &sealed, "out", "/etc").code, 0);
+    vm.run("pause", sealed.container().pause()).unwrap();
+    let err = try_export(&vm, &sealed, "late", "/etc").unwrap_err();
+    assert!(err.code() == Code::FailedPrecondition && err.message().contains("paused"), "{err}");
+    vm.run("resume", sealed.container().resume()).unwrap();
     sealed.kill();
     let err = try_export(&vm, &sealed, "late", "/etc").unwrap_err();
     assert_eq!(err.code(), Code::FailedPrecondition, "{err}");

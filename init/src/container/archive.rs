@@ -63,8 +63,9 @@ struct Spec {
 impl Container {
     /// Begins it, as soon as there is a first process, be it started or not. That the path is there is known then.
     pub async fn archive(&self, exec_id: ExecId, archive: Archive, reaper: &Reaper) -> Result<()> {
-        if let State::Stopped(_) = self.state() {
-            return Err(stopped());
+        match self.state() {
+            State::Created | State::Running => {}
+            State::Paused | State::Stopped(_) => return Err(self.wrong_state()), // it would stand still too
         }
         let reservation = Reservation::new(self, exec_id)?;
         self.check_ended_execs()?;
