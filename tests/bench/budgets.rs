@@ -92,7 +92,11 @@ pub const ROWS: &[Spec] = &[
     watched("wall.byte", "VM start to the first byte", Unit::Ms),
     watched("wall.exec", "exec `uname -r`, to its exit", Unit::Ms),
     watched("wall.ping", "ping (Health.Check)", Unit::Ms),
-    watched("stdout.stream", "stdout over a vsock stream, 1 GiB", Unit::MbPerSecond),
+    watched(
+        "stdout.stream",
+        "stdout over a vsock stream, 1 GiB (ring of 512 KiB)",
+        Unit::MbPerSecond,
+    ),
     watched("stdout.requests", "stdout by ReadStdout, same vsock", Unit::MbPerSecond),
     watched("stdout.ratio", "  the stream, times ReadStdout", Unit::Times).at_least(3.0),
     watched("memory.initrd", "guest memory at ready, initrd", Unit::Mb).over_limit(2.0),
