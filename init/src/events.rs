@@ -11,8 +11,8 @@ use crate::clock::now_ns;
 use crate::container::{ContainerId, ExecId};
 use crate::reaper::ExitStatus;
 
-/// Events that are kept: some 40 KiB of PID 1's memory.
-const KEPT: usize = 512;
+/// Events that are kept: some 20 KiB of PID 1's memory.
+const KEPT: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {

@@ -37,6 +37,8 @@ mod iptables;
 mod kill;
 mod lifecycle;
 mod list;
+mod load;
+mod load_limits;
 mod metrics;
 mod mount_kinds;
 mod mounts;

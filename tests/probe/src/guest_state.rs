@@ -13,7 +13,7 @@ use crate::Outcome;
 const DEPTH_MAX: usize = 12;
 
 /// `process=NAME`, `zombie=NAME`, `namespaces=KIND COUNT`, `mount=TARGET`, `cgroup=PATH`, `run=PATH`, `dev=NAME`,
-/// `fd=TARGET` of PID 1, `init=` its umask and CPUs.
+/// `fd=TARGET` and `watches=COUNT` (inotify(7)) of PID 1, `init=` its umask and CPUs.
 pub fn print(proc: &str) -> Outcome {
     let mut facts = Vec::new();
     processes(proc, &mut facts)?;
@@ -33,6 +33,7 @@ pub fn print(proc: &str) -> Outcome {
         // socket:[123]
         facts.push(format!("fd={}", target.split('[').next().unwrap_or_default()));
     }
+    facts.push(format!("watches={}", watches(proc)?));
     let status = fs::read_to_string(format!("{proc}/1/status"))?;
     for line in status.lines().filter(|line| {
         ["Umask:", "Cpus_allowed_list:", "Threads:"].iter().any(|field| line.starts_with(field))
@@ -74,6 +75,16 @@ fn processes(proc: &str, facts: &mut Vec<String>) -> io::Result<()> {
         facts.push(format!("namespaces={kind} {}", each.len()));
     }
     Ok(())
+}
+
+/// A line each in fdinfo (proc_pid_fdinfo(5)).
+fn watches(proc: &str) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(format!("{proc}/1/fdinfo"))? {
+        let info = fs::read_to_string(entry?.path())?;
+        count += info.lines().filter(|line| line.starts_with("inotify wd:")).count();
+    }
+    Ok(count)
 }
 
 /// Directories, and with `files` all else too. What is mounted below is another tree, but for cgroups it is one.

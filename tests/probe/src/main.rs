@@ -12,6 +12,7 @@ mod attack;
 mod calls;
 mod conform;
 mod guest_state;
+mod load;
 mod scheduling;
 mod view;
 
@@ -53,6 +54,11 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("sum", []) => act::sum(),
         ("cat", []) => act::cat(),
         ("orphans", [count, milliseconds]) => act::orphans(parse(count)?, parse(milliseconds)?),
+        ("orphans-at-once", [count]) => load::orphans_at_once(parse(count)?),
+        ("fork-bomb", []) => load::fork_bomb(),
+        ("hog", []) => load::hog(),
+        ("fill", [path]) => load::fill(path),
+        ("fill-with-files", [path]) => load::fill_with_files(path),
         ("allocate", [mebibytes]) => act::allocate(parse(mebibytes)?),
         ("hold", [mebibytes]) => act::hold(parse(mebibytes)?),
         ("read", paths) => act::read(paths),
