@@ -226,7 +226,7 @@ impl OutputFrames {
         acknowledge: Option<u64>,
     ) -> Poll<Result<Option<Chunk>, Cause>> {
         self.taken = self.taken.max(acknowledge.unwrap_or_default());
-        if self.taken - self.told >= WORTH_A_WORD {
+        if self.taken.saturating_sub(self.told) >= WORTH_A_WORD {
             // Whatever comes of it shows at the next read, or the next word.
             if let Poll::Ready(Err(cause)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(cause));
@@ -262,6 +262,7 @@ impl OutputFrames {
                 Kind::Data => data.extend_from_slice(payload),
                 Kind::End => {
                     self.ended = true;
+                    self.told = u64::MAX; // the end is worth a word, also where all was told
                     return Ok(());
                 }
                 Kind::Open | Kind::Opened | Kind::Taken | Kind::Failed => {
