@@ -16,6 +16,7 @@ mod figures;
 mod limit;
 mod measure_boot;
 mod measure_container;
+mod measure_load;
 mod measure_memory;
 mod measure_size;
 mod measure_smallest;
@@ -34,7 +35,7 @@ use figures::Figures;
 type Measure = fn(&mut Figures) -> Result<()>;
 
 /// What is measured, in order: what needs the most quiet first.
-const MEASURES: [(&str, Measure); 7] = [
+const MEASURES: [(&str, Measure); 8] = [
     ("sizes", measure_size::measure),
     ("boot", measure_boot::measure),
     ("container and exec", measure_container::measure),
@@ -42,6 +43,7 @@ const MEASURES: [(&str, Measure); 7] = [
     ("stdout throughput", measure_throughput::measure),
     ("memory", measure_memory::measure),
     ("smallest guest", measure_smallest::measure),
+    ("load", measure_load::measure),
 ];
 
 fn main() -> Result<()> {

@@ -1,0 +1,130 @@
+//! What much of one thing costs, in one guest of 256 MiB: containers alive at a time and one after another, execs at a
+//! time, orphans.
+//!
+//! Instructions are counted by the plugin, so the ratio of the last cycles to the first is one of work and not of time.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::vm::Mode;
+use harness::{Run, Running, Vm};
+use hyperstart::{ExecId, Process};
+use tokio::io::AsyncReadExt;
+
+use crate::counter::Counter;
+use crate::figures::{Figures, kib, millions, since};
+use crate::limit;
+
+/// A safety net: two thousand containers take minutes.
+const DEADLINE: Duration = Duration::from_secs(3600);
+const MEMORY_MIB: u32 = 256;
+const CONTAINERS: usize = 200;
+const CYCLES: usize = 2_000;
+/// The first and the last so many of them are compared.
+const COMPARED: usize = 100;
+/// Cycles before PID 1's memory is looked at first.
+const WARM_UP: usize = 20;
+const EXECS: usize = 500;
+const ORPHANS: usize = 100_000;
+
+pub fn measure(figures: &mut Figures) -> Result<()> {
+    in_a_guest(figures, alive)?;
+    in_a_guest(figures, cycles)?;
+    in_a_guest(figures, execs)?;
+    in_a_guest(figures, orphans)
+}
+
+type Part = fn(&Vm, &Counter, &mut Figures) -> Result<()>;
+
+fn in_a_guest(figures: &mut Figures, part: Part) -> Result<()> {
+    let mut machine = limit::machine(Mode::Initrd);
+    machine.memory_mib = MEMORY_MIB;
+    let counter = Counter::attach(&mut machine)?;
+    let vm = Vm::boot_machine(&machine, DEADLINE);
+    vm.create_sandbox();
+    part(&vm, &counter, figures)?;
+    vm.kill();
+    Ok(())
+}
+
+fn available(vm: &Vm) -> Result<u64> {
+    let receipt = vm.run("ask for the boot receipt", vm.sandbox().boot_receipt())?;
+    Ok(receipt.mem_available_bytes)
+}
+
+fn anonymous(vm: &Vm) -> f64 {
+    vm.init_memory().number("Anonymous") as f64
+}
+
+fn sleeper<'vm>(vm: &'vm Vm, name: &str) -> Running<'vm> {
+    vm.start(name, &Run::busybox(["sleep", "100000"]))
+}
+
+fn alive(vm: &Vm, _: &Counter, figures: &mut Figures) -> Result<()> {
+    let first = sleeper(vm, "first");
+    let (free, init) = (available(vm)?, anonymous(vm));
+    let more: Vec<_> = (0..CONTAINERS).map(|index| sleeper(vm, &format!("web-{index}"))).collect();
+    let taken = since(free, available(vm)?)?;
+    figures.once("load.container_memory", kib(taken) / CONTAINERS as f64);
+    figures.once("load.container_init", (anonymous(vm) - init) / CONTAINERS as f64);
+    drop((first, more));
+    Ok(())
+}
+
+fn cycles(vm: &Vm, counter: &Counter, figures: &mut Figures) -> Result<()> {
+    let cycle = |_| {
+        let web = vm.start("web", &Run::busybox(["true"]));
+        assert_eq!(web.wait(), 0, "true");
+        web.remove();
+    };
+    (0..WARM_UP).for_each(cycle);
+    let before = anonymous(vm);
+    let counted = |cycles: usize| {
+        let begun = counter.settle()?;
+        (0..cycles).for_each(cycle);
+        since(counter.settle()?, begun)
+    };
+    let first = counted(COMPARED)?;
+    (0..CYCLES - 2 * COMPARED).for_each(cycle);
+    let last = counted(COMPARED)?;
+    figures.once("load.cycle", millions(last) / COMPARED as f64);
+    figures.once("load.cycle_ratio", last as f64 / first as f64);
+    figures.once("load.cycle_init", anonymous(vm) - before);
+    Ok(())
+}
+
+fn execs(vm: &Vm, counter: &Counter, figures: &mut Figures) -> Result<()> {
+    let web = sleeper(vm, "web");
+    let start = |index: usize| {
+        let container = web.container().clone();
+        async move {
+            let id = ExecId::new(format!("exec-{index}"))?;
+            let process = container.exec(id, &Run::busybox(["uname", "-r"]).process()).await?;
+            finish(&process).await
+        }
+    };
+    let begun = counter.settle()?;
+    let finished = vm.run_together("execs at a time", (0..EXECS).map(start));
+    finished.into_iter().collect::<Result<()>>()?;
+    let counted = since(counter.settle()?, begun)?;
+    figures.once("load.exec", millions(counted) / EXECS as f64);
+    Ok(())
+}
+
+async fn finish(process: &Process) -> Result<()> {
+    let mut said = String::new();
+    process.stdout().read_to_string(&mut said).await.context("read stdout")?;
+    let status = process.wait().await?;
+    ensure!(status.success() && said.starts_with("6."), "{} {said:?}", status.code());
+    Ok(())
+}
+
+fn orphans(vm: &Vm, counter: &Counter, figures: &mut Figures) -> Result<()> {
+    let begun = counter.settle()?;
+    let run = Run::probe(["orphans-at-once", &ORPHANS.to_string()]).init();
+    let said = vm.finish("orphans", &run);
+    ensure!(said.code == 0, "{said:?}");
+    let counted = since(counter.settle()?, begun)?;
+    figures.once("load.orphan", millions(counted) / ORPHANS as f64);
+    Ok(())
+}
