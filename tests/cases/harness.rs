@@ -57,3 +57,14 @@ fn deadline_ends_a_wait() {
         Vm::boot(&VmConfig { deadline: std::time::Duration::from_secs(8), ..VmConfig::default() });
     vm.start("web", &Run::probe(["ignore-signals"])).wait();
 }
+
+/// A bug in a program that is built as PID 1 is, with a standard library made for size, says what went wrong and where.
+#[test]
+fn a_panic_says_its_message_and_place() {
+    let vm = Vm::boot(&VmConfig::default());
+    let died = vm.finish("web", &Run::probe(["panic", "out of ideas"]));
+    assert!(died.code > 128, "not by a signal: {died:?}"); // which one: process 1 is spared SIGABRT
+    assert!(died.stderr().contains("out of ideas"), "{died:?}");
+    assert!(died.stderr().contains("src/act.rs:"), "{died:?}");
+    vm.shutdown();
+}

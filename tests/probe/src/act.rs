@@ -35,6 +35,12 @@ pub fn echo(words: &[String]) -> Outcome {
     Ok(0)
 }
 
+/// Panics, as a program with a bug does.
+#[allow(clippy::panic)] // it is what is asked for
+pub fn panic_saying(message: &str) -> Outcome {
+    panic!("{message}")
+}
+
 /// Dies by the signal, as the kernel's default has it.
 pub fn kill_self(signo: i32) -> Outcome {
     let deadly = Signal::try_from(signo)?;

@@ -46,6 +46,7 @@ fn run(command: &str, args: &[String]) -> Outcome {
         ("kill-self", [signal]) => act::kill_self(parse(signal)?),
         ("ignore-signals", []) => act::ignore_signals(),
         ("catch", [signal, code]) => act::catch(parse(signal)?, parse(code)?),
+        ("panic", [message]) => act::panic_saying(message),
         ("hang", _) => act::sleep(u64::MAX), // a kernel's command line goes on after its words
         ("sleep", [milliseconds]) => act::sleep(parse(milliseconds)?),
         ("write", [stream, bytes]) => act::write(stream, parse(bytes)?),
