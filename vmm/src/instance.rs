@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::boot::{self, Evidence};
 use crate::console::{Console, Transcript, create_private};
@@ -25,6 +25,8 @@ use crate::qmp::Qmp;
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long QEMU may take to end, or its console to be read, when it must.
 pub(crate) const END_DEADLINE: Duration = Duration::from_secs(2);
+/// How long an heir waits before it asks again to be let in.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How much of what QEMU says about a guest that it has stopped is quoted.
 const STOP_LINES: usize = 3;
 
@@ -88,17 +90,30 @@ impl Instance {
         Ok(Self { process, console, stderr, memory_mib, started: Instant::now() })
     }
 
-    /// The control connection of an heir.
-    pub(crate) async fn reconnect(&self, monitor: &Path) -> Result<Qmp> {
+    /// The control connection of an heir, and what `learn` asks on it. Tried for as long as QEMU lives: it has one client
+    /// at a time and few that wait, so it refuses an heir while it still serves those that were killed; and it may be
+    /// given no CPU for long.
+    pub(crate) async fn reconnect<T>(
+        &self,
+        monitor: &Path,
+        learn: impl AsyncFn(&Qmp) -> Result<T>,
+    ) -> Result<(Qmp, T)> {
         let connected = async {
-            let stream = UnixStream::connect(monitor).await;
-            let stream = stream.map_err(Error::io(format!("connect to {monitor:?}")))?;
-            let qmp = Qmp::open(stream).await?;
-            qmp.learn_status().await?;
-            Ok(qmp)
+            loop {
+                let connected = async {
+                    let qmp = open_monitor(monitor).await?;
+                    let learnt = learn(&qmp).await?;
+                    Ok::<_, Error>((qmp, learnt))
+                };
+                match connected.await {
+                    Ok(connected) => return connected,
+                    Err(err) => log::debug!("vm: {err}"),
+                }
+                sleep(AGAIN).await;
+            }
         };
         tokio::select! {
-            connected = connected => connected,
+            connected = connected => Ok(connected),
             _ = self.process.wait() => Err(self.explain(self.started.elapsed()).await),
         }
     }
@@ -200,6 +215,10 @@ impl Instance {
         self.process.kill();
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.process.exit().is_some()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
@@ -221,6 +240,13 @@ pub(crate) fn explain_ended(run_dir: &Path, memory_mib: u32) -> Error {
         console,
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
     })
+}
+
+async fn open_monitor(monitor: &Path) -> Result<Qmp> {
+    let stream = UnixStream::connect(monitor).await;
+    let qmp = Qmp::open(stream.map_err(Error::io(format!("connect to {monitor:?}")))?).await?;
+    qmp.learn_status().await?;
+    Ok(qmp)
 }
 
 /// A pipe with a name. Its writing end can be read too, so that it never is without a reader: what is written while

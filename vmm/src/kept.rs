@@ -20,6 +20,7 @@ use crate::instance::Instance;
 use crate::plug::{Plugged, Plugs};
 use crate::process::{Process, end_marked};
 use crate::qemu::{DiskDevice, Slot};
+use crate::qmp::Qmp;
 use crate::rundir::RunDir;
 use crate::serial::SerialPort;
 use crate::vm::{AgentAddress, DIRECTORY, Parts, Readiness, Vm};
@@ -129,11 +130,12 @@ fn slot(value: &Value) -> Option<Slot> {
 
 impl Vm {
     /// Takes over a VM that has outlived its owner, by what that one left in `run_dir`, and the disks that are plugged in.
-    /// Wait for it by [`Vm::ready`], as after a launch. The uptime counts from here.
+    /// Wait for it by [`Vm::ready`], as after a launch. The uptime counts from here. There is no deadline: a QEMU that
+    /// lives is waited for. One that is given up (an error, a dropped future) is killed.
     ///
     /// # Errors
     /// [`Error::VmEnded`] or [`Error::GuestPanicked`] if QEMU has ended, [`Error::Daemon`] if its daemon has;
-    /// [`Error::Io`] or [`Error::Qmp`] if it cannot be taken over. It is still there then: see [`end_remains`].
+    /// [`Error::Io`] if what was kept of it cannot be used.
     pub async fn adopt(run_dir: &Path) -> Result<(Self, Vec<Plugged>)> {
         let dir = run_dir.join(DIRECTORY);
         let path = |name: &str| dir.join(name);
@@ -143,8 +145,8 @@ impl Vm {
         };
         let qemu = Instance::adopt(process, run_dir, kept.memory_mib, &path(CONSOLE_PIPE))?;
         let daemon = kept.daemon.map(|pid| Daemon::adopt(pid, &dir)).transpose()?;
-        let qmp = qemu.reconnect(&path(MONITOR)).await?;
-        let (plugs, plugged) = Plugs::adopt(&qmp, kept.slots).await?;
+        let plugs = async |qmp: &Qmp| Plugs::adopt(qmp, kept.slots.clone()).await;
+        let (qmp, (plugs, plugged)) = qemu.reconnect(&path(MONITOR), plugs).await?;
         let readiness = match &kept.address {
             AgentAddress::Unix { path: agent } => {
                 remove_socket(agent)?;

@@ -16,8 +16,10 @@ use crate::mux::{Mux, Stream};
 use crate::vsock;
 
 /// How long the guest may take to greet an heir, before the line is broken and made again: it may not have seen that the
-/// owner before was gone, and be in the middle of a frame. Its driver looks ten times a second.
+/// owner before was gone, and be in the middle of a frame. Its driver looks ten times a second; one that is given no CPU
+/// gets twice the time after each failure.
 const GREETING: Duration = Duration::from_secs(3);
+const LONGEST_GREETING: Duration = Duration::from_secs(60);
 const BREAK: Duration = Duration::from_millis(300);
 
 /// A port whose guest has not said READY yet.
@@ -66,24 +68,31 @@ impl SerialPort {
     /// # Errors
     /// [`Error::NotOurGuest`] if the guest says anything else, [`Error::Io`] if the connection ends.
     pub async fn ready(&mut self) -> Result<()> {
+        if !self.line_end.was_used() {
+            return self.greeted().await;
+        }
+        let mut patience = GREETING;
         loop {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                None => self.stream.insert(BufReader::new(self.line_end.open().await?)),
-            };
-            let greeted = vsock::expect_ready(stream, &mut self.line);
-            if !self.line_end.was_used() {
-                return greeted.await;
-            }
-            match timeout(GREETING, greeted).await {
+            match timeout(patience, self.greeted()).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(err)) => log::debug!("serial port: {err}"),
-                Err(_) => log::debug!("serial port: no greeting"),
+                Ok(Err(err)) => log::debug!("serial port: {err}"), // QEMU may still serve one that was killed
+                Err(_) => {
+                    log::debug!("serial port: no greeting");
+                    patience = (patience * 2).min(LONGEST_GREETING);
+                }
             }
             self.stream = None;
             self.line.clear();
             sleep(BREAK).await;
         }
+    }
+
+    async fn greeted(&mut self) -> Result<()> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => self.stream.insert(BufReader::new(self.line_end.open().await?)),
+        };
+        vsock::expect_ready(stream, &mut self.line).await
     }
 
     /// Serves the port to clients; `None` if nothing has connected to it: [`SerialPort::ready`] comes first.

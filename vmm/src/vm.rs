@@ -242,6 +242,11 @@ impl Vm {
         self.qemu.wait().await
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.qemu.has_ended()
+    }
+
     /// Waits until the guest has powered off (it was asked to, by `DestroySandbox`), at most `deadline`; then makes
     /// QEMU quit, and kills it if it does not.
     pub async fn shutdown(&self, deadline: Duration) -> Exit {

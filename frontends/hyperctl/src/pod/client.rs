@@ -213,9 +213,14 @@ pub fn stop_signal(text: &str) -> u32 {
     signals::parse(text).unwrap_or(SIGTERM)
 }
 
+/// No answer: the connection was lost, or the guest is slow. What may be done twice is asked again.
+pub fn may_pass(err: &hyperstart::Error) -> bool {
+    matches!(err.code(), Code::Unavailable | Code::DeadlineExceeded)
+}
+
 /// An answer of the guest, or of host-lib.
 pub fn guest_error(err: &hyperstart::Error) -> Error {
-    Error::new(err.to_string()).with_lost(err.code() == Code::Unavailable)
+    Error::new(err.to_string()).with_lost(may_pass(err))
 }
 
 /// The same for a command that the user gave, with docker's exit codes. Which container or exec it was to be in are ids
@@ -228,7 +233,7 @@ pub fn command_error(err: &hyperstart::Error) -> Error {
         Some(code) => {
             Error::new(err.message()).with_code(code).hint("the command must be an executable file")
         }
-        None if err.code() == Code::Unavailable => guest_error(err),
+        None if may_pass(err) => guest_error(err),
         None if err.message().ends_with("it is paused") => {
             Error::new(err.message()).hint("`hyperctl unpause` lets it go on")
         }

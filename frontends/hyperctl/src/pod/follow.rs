@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use hyperstart::{Chunk, Code, OutputReader, Process, Stream};
+use hyperstart::{Chunk, OutputReader, Process, Stream};
 use tokio::sync::watch;
 
 use crate::error::Result;
@@ -22,7 +22,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// The way to the process.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
-    /// A connection that lasts as long as its VM.
+    /// A connection that lasts as long as its VM; should it not, its host gives way to an heir.
     Process(&'a Process),
     /// One that is made again.
     Link(&'a Link),
@@ -126,7 +126,7 @@ impl<'a> Follower<'a> {
     fn broken(&mut self, err: &hyperstart::Error) -> Result<()> {
         self.open = None;
         match self.source {
-            Source::Link(_) if err.code() == Code::Unavailable => Ok(()),
+            Source::Link(_) if client::may_pass(err) => Ok(()),
             Source::Link(_) | Source::Process(_) => Err(client::guest_error(err)),
         }
     }

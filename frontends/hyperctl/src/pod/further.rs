@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hyperstart::Code;
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
 use crate::error::{Context as _, Error, Result};
 use crate::output;
@@ -21,8 +22,8 @@ use crate::pod::client;
 use crate::pod::contained::{Contained, Log};
 use crate::pod::control::{Answer, Ended, Line, Request};
 use crate::pod::disks::Attached;
-use crate::pod::host::invent_name;
-use crate::pod::hosting::{Hosting, container_id};
+use crate::pod::host::{AFTERMATH, invent_name};
+use crate::pod::hosting::{Hosting, container_id, give_way};
 use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status};
 use crate::pod::store::{Claim, Pod, Store};
@@ -195,6 +196,10 @@ fn describe(order: &Order, pod: &State, id: String) -> State {
 /// From its start, or its takeover, to its record.
 async fn follow(hosting: Rc<Hosting>, contained: Rc<Contained>, log: Log, ends: Ends) {
     let outcome = contained.run_to_end(log, ends).await;
+    if let Err(err) = &outcome {
+        sleep(AFTERMATH).await; // a VM that ends is seen to
+        give_way(&hosting.vm, err);
+    }
     if outcome.is_ok() {
         contained.delivered().await;
     }

@@ -11,8 +11,10 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
-use hyperstart_vmm::{Plugged, Vm, boot, end_remains};
+use hyperstart::Sandbox;
+use hyperstart_vmm::{Plugged, Vm, end_remains};
 
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::Hooks;
@@ -21,8 +23,8 @@ use crate::pod::client;
 use crate::pod::contained::{Contained, Log};
 use crate::pod::disks::{Attached, Disks};
 use crate::pod::further;
-use crate::pod::host::{finish, live, vm_error};
-use crate::pod::hosting::{Hosting, container_id};
+use crate::pod::host::{failure, finish, live, vm_error};
+use crate::pod::hosting::{Hosting, container_id, give_way};
 use crate::pod::output_log::Writer;
 use crate::pod::state::{State, Status};
 use crate::pod::store::{Claim, Store};
@@ -58,11 +60,15 @@ fn end(dir: &Path) -> Result<()> {
 async fn go_on(claim: Claim, signals: &mut Signals) -> Result<()> {
     let hooks = Hooks::left(claim.state.hooks.clone());
     let dir = claim.dir.clone();
-    let (vm, plugged) = match take_over(&dir).await {
+    let taken = tokio::select! {
+        taken = take_over(&dir) => taken,
+        signal = signals.next_ending() => Err(Error::interrupted("take over", signal)),
+    };
+    let taken = match taken {
         Ok(taken) => taken,
         Err(err) => return too_late(claim, &hooks, err).await,
     };
-    let hosting = match house(vm, plugged, claim).await {
+    let hosting = match house(taken, claim).await {
         Ok(hosting) => hosting,
         Err((claim, err)) => return too_late(claim, &hooks, err).await,
     };
@@ -78,20 +84,39 @@ async fn go_on(claim: Claim, signals: &mut Signals) -> Result<()> {
     Ok(())
 }
 
-async fn take_over(dir: &Path) -> Result<(Vm, Vec<Plugged>)> {
+/// What outlived the host before.
+struct Taken {
+    vm: Vm,
+    plugged: Vec<Plugged>,
+    sandbox: Sandbox,
+}
+
+/// For as long as the VM lives, however slow it and this machine are: only its end is a reason to end the pod.
+async fn take_over(dir: &Path) -> Result<Taken> {
     let (vm, plugged) = Vm::adopt(dir).await.map_err(|err| vm_error(&err))?;
-    vm.ready(boot::DEFAULT_DEADLINE).await.map_err(|err| vm_error(&err))?;
-    Ok((vm, plugged))
+    vm.ready(Duration::MAX).await.map_err(|err| vm_error(&err))?;
+    let address = client::address_of(vm.address());
+    let sandbox = loop {
+        let reached = tokio::select! {
+            reached = client::reach(&address) => reached,
+            err = failure(&vm) => {
+                give_way(&vm, &err);
+                return Err(err);
+            }
+        };
+        match reached {
+            Ok(sandbox) => break sandbox,
+            Err(err) if err.is_lost() => output::warn(format_args!("take over: {}", err.message())),
+            Err(err) => return Err(err),
+        }
+    };
+    Ok(Taken { vm, plugged, sandbox })
 }
 
 /// Everything as it was in the hands of the host before.
-async fn house(
-    vm: Vm,
-    plugged: Vec<Plugged>,
-    claim: Claim,
-) -> std::result::Result<Rc<Hosting>, (Claim, Error)> {
+async fn house(taken: Taken, claim: Claim) -> std::result::Result<Rc<Hosting>, (Claim, Error)> {
+    let Taken { vm, plugged, sandbox } = taken;
     let prepared = async {
-        let sandbox = client::reach(&client::address_of(vm.address())).await?;
         let id = container_id(&claim.state.id)?;
         let further = further::left(&claim.dir);
         let used: Vec<Attached> = std::iter::once(&claim.state)
@@ -99,10 +124,10 @@ async fn house(
             .filter_map(|state: &State| state.attached.clone())
             .collect();
         let disks = Disks::adopt(&vm, &claim.dir, id.as_str(), plugged, &used).await?;
-        Ok((sandbox, id, disks, further))
+        Ok((id, disks, further))
     };
     match prepared.await {
-        Ok((sandbox, id, disks, further)) => {
+        Ok((id, disks, further)) => {
             let first = Contained::new(sandbox.container(id), claim);
             let hosting = Hosting::new(first_dir(&first), vm, sandbox, disks, first);
             for claim in further {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use hyperstart::spec::take_host_hooks;
 use hyperstart::{Container as Guest, Sandbox, SandboxConfig};
-use hyperstart_vmm::{Disk, Exit, Machine, Share, Vm, end_remains};
+use hyperstart_vmm::{Disk, Error as VmError, Exit, Machine, Share, Vm, end_remains};
 use tokio::time::timeout;
 
 use crate::error::{Context as _, Error, Result};
@@ -27,7 +27,7 @@ use crate::pod::client;
 use crate::pod::contained::{Contained, Log};
 use crate::pod::control::Ended;
 use crate::pod::disks::Disks;
-use crate::pod::hosting::{Hosting, container_id};
+use crate::pod::hosting::{Hosting, container_id, give_way};
 use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status, Vm as VmDescription};
 use crate::pod::store::{Claim, Store};
@@ -41,7 +41,7 @@ use crate::time;
 /// What the guest gets to sync and power off; then the VM is killed.
 const POWER_OFF: Duration = Duration::from_secs(10);
 /// From the first symptom of a dead VM to the fact.
-const AFTERMATH: Duration = Duration::from_millis(500);
+pub const AFTERMATH: Duration = Duration::from_millis(500);
 /// What the receipt of a container that has ended may cost.
 const RECEIPT: Duration = Duration::from_secs(2);
 /// In the pod's directory: what its hosts have to say.
@@ -257,6 +257,9 @@ pub async fn live(
         err = control(hosting, signals) => Err(err),
     };
     let outcome = explained(&hosting.vm, outcome).await;
+    if let Err(err) = &outcome {
+        give_way(&hosting.vm, err);
+    }
     if outcome.is_ok() {
         tokio::select! {
             () = hosting.first.delivered() => {}
@@ -372,14 +375,15 @@ pub fn vm_error(err: &hyperstart_vmm::Error) -> Error {
 }
 
 /// Waits until the VM ends or can no longer be reached, and says which.
-async fn failure(vm: &Vm) -> Error {
+pub async fn failure(vm: &Vm) -> Error {
     let broken = tokio::select! {
         exit = vm.wait() => return ended(vm, exit),
-        broken = vm.broken() => vm_error(&broken),
+        broken = vm.broken() => broken,
     };
     match timeout(AFTERMATH, vm.wait()).await {
         Ok(exit) => ended(vm, exit),
-        Err(_) => broken,
+        // A line can be made again.
+        Err(_) => vm_error(&broken).with_lost(matches!(broken, VmError::Transport { .. })),
     }
 }
 

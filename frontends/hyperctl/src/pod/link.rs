@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use hyperstart::{Code, ContainerId, ExecId, Process, Sandbox};
+use hyperstart::{ContainerId, ExecId, Process, Sandbox};
 use tokio::time::sleep;
 
 use crate::commands::POLL;
@@ -50,7 +50,7 @@ impl Link {
         loop {
             if let Ok(sandbox) = self.connected().await {
                 match ask(&self.process(&sandbox)).await {
-                    Err(err) if err.code() == Code::Unavailable => {
+                    Err(err) if client::may_pass(&err) => {
                         log::debug!("{err}");
                         self.sandbox.take();
                     }
