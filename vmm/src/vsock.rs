@@ -42,6 +42,9 @@ const VHOST: &str = "vhost.sock";
 const UDS: &str = "vsock.sock";
 /// How long the daemon may take until it listens.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
+/// What Rust's runtime says of a panic, and how often the daemon's words are read for it.
+const PANICKED: &str = "panicked at";
+const LISTEN: Duration = Duration::from_secs(5);
 /// The longest path of a unix socket (sun_path, less its end).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -193,10 +196,10 @@ pub fn vhost_usable() -> io::Result<()> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").map(drop)
 }
 
-/// Where the daemon's program is: in `PATH`, or where `make setup` puts it.
+/// Where the daemon's program is: where `make setup` puts it, which has patched it, or in `PATH`.
 pub fn find_daemon() -> Option<PathBuf> {
-    let mut directories = search_path();
-    directories.extend(cache_directory().map(|cache| cache.join("tools/bin")));
+    let patched = cache_directory().map(|cache| cache.join("tools/bin"));
+    let directories = patched.into_iter().chain(search_path());
     find_program(Path::new(DAEMON), directories)
 }
 
@@ -270,10 +273,23 @@ impl Daemon {
         self.process.pid()
     }
 
-    /// Waits until it has ended, which it must not, and says so.
+    /// Waits until it has ended, or serves nobody any more, which it must not, and says so.
     pub async fn ended(&self) -> Error {
-        let exit = self.process.wait().await;
-        self.failed(format!("it {exit}"))
+        tokio::select! {
+            exit = self.process.wait() => self.failed(format!("it {exit}")),
+            () = self.panicked() => self.failed("its worker has panicked".to_owned()),
+        }
+    }
+
+    /// A panic ends the thread that serves, and not the daemon: only its words tell of it.
+    async fn panicked(&self) {
+        let has_panicked = || {
+            let said = fs::read(&self.stderr).unwrap_or_default(); // removed: it is ending
+            String::from_utf8_lossy(&said).contains(PANICKED)
+        };
+        while !has_panicked() {
+            tokio::time::sleep(LISTEN).await;
+        }
     }
 
     async fn listens(&self) -> Result<()> {
