@@ -59,11 +59,15 @@ pub async fn run(args: Args) -> Result<u8> {
     let skip = args.lines_to_skip(&pod).context(operation)?;
     let mut lines = Lines::new(args.since, args.until);
     let mut log = Reader::open(&pod.dir).context(operation)?;
+    let mut seen = Seen::default();
     loop {
         // Asked before reading: what a living host writes after our last read is met in the next turn.
         let over = args.until.is_some_and(|until| time::unix_millis() > until);
         let may_grow = args.follow && !over && may_grow(&store, &pod)?;
         while let Some(record) = log.next().context(operation)? {
+            if let Some(gap) = seen.gap_before(&record) {
+                output::warn(gap);
+            }
             print(&record, &mut lines, skip, args.timestamps)?;
         }
         if !may_grow {
@@ -80,6 +84,29 @@ fn may_grow(store: &Store, pod: &Pod) -> Result<bool> {
     }
     let found = store.list()?.into_iter().find(|other| other.state.id == pod.state.id);
     Ok(found.is_some_and(|pod| !matches!(pod.state.status, Status::Exited { .. })))
+}
+
+/// The offset after the last byte that was read, of each stream that had one.
+#[derive(Default)]
+struct Seen {
+    stdout: Option<u64>,
+    stderr: Option<u64>,
+}
+
+impl Seen {
+    /// What is to be said before this record: the log went on without us by more than it keeps.
+    fn gap_before(&mut self, record: &Record) -> Option<String> {
+        let (name, seen) = match record.stream {
+            Stream::Stdout => ("standard output", &mut self.stdout),
+            Stream::Stderr => ("standard error", &mut self.stderr),
+        };
+        let end = record.offset + record.bytes.len() as u64;
+        let expected = seen.replace(end)?;
+        let missing = record.offset.checked_sub(expected).filter(|missing| *missing > 0)?;
+        Some(format!(
+            "{missing} bytes of {name} are missing here: more than the log keeps came meanwhile"
+        ))
+    }
 }
 
 impl Args {
@@ -113,6 +140,24 @@ fn print(record: &Record, lines: &mut Lines, skip: u64, timestamps: bool) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_counted() {
+        let record = |stream, offset, length| Record {
+            stream,
+            unix_millis: 0,
+            offset,
+            bytes: vec![b'x'; length],
+        };
+        let mut seen = Seen::default();
+        assert_eq!(seen.gap_before(&record(Stream::Stdout, 100, 10)), None, "the oldest there is");
+        assert_eq!(seen.gap_before(&record(Stream::Stderr, 7, 1)), None);
+        assert_eq!(seen.gap_before(&record(Stream::Stdout, 110, 5)), None);
+        let gap = seen.gap_before(&record(Stream::Stdout, 120, 1)).unwrap();
+        assert!(gap.starts_with("5 bytes of standard output are missing"), "{gap}");
+        assert_eq!(seen.gap_before(&record(Stream::Stdout, 121, 1)), None);
+        assert_eq!(seen.gap_before(&record(Stream::Stderr, 8, 1)), None);
+    }
 
     #[test]
     fn a_tail_is_a_number_or_all() {

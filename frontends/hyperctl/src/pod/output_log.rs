@@ -157,7 +157,13 @@ impl Reader {
             if finished == Some(inode(&newer)?) {
                 return Ok(false);
             }
-            // Ours was put aside after we met its end: the next turn reads what came before that, then drops it.
+            // Ours was put aside after we met its end: the next turn reads what came before that, then drops it. If
+            // another was put aside since, it comes in between.
+            if let Some(aside) = open(&old(&self.dir))?
+                && ![finished, Some(inode(&newer)?)].contains(&Some(inode(&aside)?))
+            {
+                self.files.push(aside);
+            }
             self.files.push(newer);
             return Ok(true);
         }
@@ -281,6 +287,20 @@ mod tests {
             seen.extend(all(&mut reader).into_iter().flat_map(|(_, bytes)| bytes));
         }
         assert_eq!(seen, (0..100).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_reader_that_falls_behind_skips_what_is_dropped_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::with_segment(dir.path(), 50).unwrap();
+        let mut reader = Reader::open(dir.path()).unwrap();
+        writer.append(Stream::Stdout, 0, &[0]).unwrap();
+        assert_eq!(all(&mut reader).len(), 1);
+        for n in 1..8u8 {
+            writer.append(Stream::Stdout, n.into(), &[n]).unwrap(); // two a file
+        }
+        let seen: Vec<u8> = all(&mut reader).into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(seen, [1, 4, 5, 6, 7], "the file in hand, and the two that are kept");
     }
 
     #[test]
