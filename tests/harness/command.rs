@@ -13,12 +13,12 @@ use tempfile::TempDir;
 use crate::guest;
 
 /// How long one command may take, its VM's boot included.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(600);
 /// How long everything may take to be gone after what owned it.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(60);
 
 /// How long a change may take that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a command said.
 #[derive(Clone, Debug, PartialEq, Eq)]
