@@ -1,12 +1,14 @@
 //! Work that may wait for a device or a peer: done by a child, so that the event loop goes on.
 //!
-//! The child is a copy of PID 1 in the same namespaces: a mount it makes is PID 1's too. It says how it went; after the
+//! The child is a copy of PID 1 in the same namespaces: a mount it makes is PID 1's too. It holds none of PID 1's
+//! descriptors: whoever waits for the end of a pipe or a connection does not wait for it. It says how it went; after the
 //! deadline it is killed, and where the kernel lets nobody kill it, it is left to itself.
 
 pub mod tool;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::sched::CloneFlags;
@@ -18,26 +20,31 @@ use crate::error::{Code, Context, Error, Result};
 use crate::log;
 use crate::reaper::Reaper;
 use crate::report::{self, Report, Reporter};
-use crate::sys::process::{CloneArgs, clone_child, exit_now};
+use crate::sys::process::{CloneArgs, clone_child, close_all_but, exit_now};
 
 type Work<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
-/// Runs `work` in a child and waits for its result, for `deadline` at most.
+/// Runs `work` in a child and waits for its result, for `deadline` at most. What the work needs, it opens there.
 pub async fn run(
     reaper: &Reaper,
     deadline: Duration,
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    run_boxed(reaper, deadline, Box::new(work)).await
+    run_boxed(reaper, deadline, Box::new(work), None).await
 }
 
-/// Once for all kinds of work, for the size of PID 1.
-async fn run_boxed(reaper: &Reaper, deadline: Duration, work: Work<'_>) -> Result<()> {
+/// Once for all kinds of work, for the size of PID 1. `keep` is what the work has of PID 1's.
+async fn run_boxed(
+    reaper: &Reaper,
+    deadline: Duration,
+    work: Work<'_>,
+    keep: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     let (listener, reporter) = report::channel()?;
     let child = clone_child(
         CloneArgs { namespaces: CloneFlags::empty(), cgroup: None },
         in_child,
-        (work, reporter),
+        (work, keep, reporter),
     )
     .context(|| "clone".to_owned())?;
     reaper.watch(child.pid); // nobody waits for its exit: what it says is what counts
@@ -67,8 +74,8 @@ pub async fn collect<W: FnOnce() -> Result<Vec<u8>>>(
     work: W,
 ) -> Result<Vec<u8>> {
     let found = memory_file()?;
-    let mut childs = found.try_clone()?;
-    run(reaper, deadline, move || Ok(childs.write_all(&work()?)?)).await?;
+    let write = || Ok((&found).write_all(&work()?)?);
+    run_boxed(reaper, deadline, Box::new(write), Some(found.as_fd())).await?;
     content(found, most)
 }
 
@@ -89,8 +96,13 @@ fn content(mut file: File, most: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn in_child((work, reporter): (Work<'_>, Reporter)) -> ! {
-    match work().and_then(|()| reporter.ready(None)) {
+fn in_child((work, keep, reporter): (Work<'_>, Option<BorrowedFd<'_>>, Reporter)) -> ! {
+    let done = || {
+        close_all_but(&[reporter.as_fd(), keep.unwrap_or(reporter.as_fd())])?;
+        work()?;
+        reporter.ready(None)
+    };
+    match done() {
         Ok(()) => exit_now(0),
         Err(err) => {
             reporter.failed(&err);

@@ -107,6 +107,7 @@ fn thread_count() -> io::Result<u64> {
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();
+    keep.dedup();
     let mut first = 3;
     for fd in keep.into_iter().filter(|fd| *fd >= 3) {
         if fd > first {
