@@ -1,10 +1,11 @@
 //! What went through each interface since it came: proc_net_dev(5), which tells it in one read for any namespace.
 
-use std::fs;
+use std::path::Path;
 
 use nix::unistd::Pid;
 
 use crate::error::{Code, Context, Error, Result};
+use crate::textfile;
 
 /// What one interface counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,9 +21,6 @@ pub struct Counters {
     pub tx_dropped: u64,
 }
 
-/// As many as are told of; more are a fault of whoever made them.
-const INTERFACES_MAX: usize = 1024;
-
 /// Those of the interfaces that process `pid` sees: its network namespace may be its own.
 pub fn counters_of(pid: Pid) -> Result<Vec<Counters>> {
     read(&format!("/proc/{pid}/net/dev"))
@@ -33,19 +31,16 @@ pub fn counters() -> Result<Vec<Counters>> {
     read("/proc/net/dev")
 }
 
+/// As many as the bound of such a file has: a container may have made any number in a network of its own.
 fn read(path: &str) -> Result<Vec<Counters>> {
-    let text = fs::read_to_string(path).context(|| format!("read {path:?}"))?;
+    let text = textfile::read(Path::new(path))?;
     parse(&text).context(|| format!("read {path:?}"))
 }
 
 /// Two lines of headings, then `name: 8 numbers received, 8 numbers sent`.
 fn parse(text: &str) -> Result<Vec<Counters>> {
     let malformed = || Error::new(Code::Internal, "not as proc_net_dev(5) has it");
-    text.lines()
-        .skip(2)
-        .take(INTERFACES_MAX)
-        .map(|line| line_of(line).ok_or_else(malformed))
-        .collect()
+    text.lines().skip(2).map(|line| line_of(line).ok_or_else(malformed)).collect()
 }
 
 fn line_of(line: &str) -> Option<Counters> {
