@@ -15,6 +15,10 @@ use crate::sys::event;
 /// (`pty_common_install` in the kernel's pty.c) and one buffer on top.
 const TERMINAL_HOLDS: usize = 32 << 10;
 
+/// As large as a ring may be. A container with CAP_SYS_RESOURCE can make its pipe hold 2 GiB (F_SETPIPE_SZ); what is beyond
+/// this is read as there is room, since the memory is PID 1's.
+const PIPE_HOLDS: usize = 16 << 20;
+
 pub struct End {
     fd: AsyncFd<OwnedFd>,
     is_terminal: bool,
@@ -47,13 +51,14 @@ impl End {
         Ok(Self { fd: event::register(fd)?, is_terminal })
     }
 
-    /// The most that it holds of what was written to its other end.
+    /// The most that it holds of what was written to its other end, as far as that is to be read at once.
     pub fn holds(&self) -> usize {
         if self.is_terminal {
             return TERMINAL_HOLDS;
         }
         let size = fcntl(self.as_fd(), FcntlArg::F_GETPIPE_SZ).ok();
-        size.and_then(|size| usize::try_from(size).ok()).unwrap_or(64 << 10) // the kernel's default: pipe(7)
+        let size = size.and_then(|size| usize::try_from(size).ok());
+        size.unwrap_or(64 << 10).min(PIPE_HOLDS) // the kernel's default: pipe(7)
     }
 
     /// Waits until there may be something, and has it read, by [`Self::read`].
