@@ -22,7 +22,7 @@ fn next(vm: &Vm, events: &mut Events) -> Event {
 }
 
 /// Events until one of this kind.
-fn until(vm: &Vm, events: &mut Events, is_it: impl Fn(&Happened) -> bool) -> Event {
+fn until(vm: &Vm, events: &mut Events, mut is_it: impl FnMut(&Happened) -> bool) -> Event {
     loop {
         let event = next(vm, events);
         if is_it(&event.what) {
@@ -87,6 +87,26 @@ fn every_event_is_told_once_however_often_the_connection_dies() {
         format!("ContainerRemoved({web})"),
     ]) {
         assert_eq!(*told, expected);
+    }
+    vm.shutdown();
+}
+
+/// That a container is gone is the last that is told of it, also where the removal is what ends its processes.
+#[test]
+fn a_removal_is_told_after_every_exit() {
+    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let mut events = vm.connect().events(0);
+    for name in ["one", "two", "three", "four"] {
+        let container = vm.start(name, &Run::probe(["ignore-signals"]));
+        let execs = ["a", "b"].map(|exec| container.exec(exec, &Run::probe(["ignore-signals"])));
+        container.remove();
+        drop(execs);
+        let mut exits = 0;
+        until(&vm, &mut events, |what| {
+            exits += usize::from(matches!(what, Happened::ProcessExited(..)));
+            *what == Happened::ContainerRemoved(id(name))
+        });
+        assert_eq!(exits, 3, "{name}");
     }
     vm.shutdown();
 }

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::sethostname;
 use rustix::system::uname;
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::timeout;
 
 pub use files::Family;
 
@@ -50,6 +51,9 @@ pub use start_pod::NewContainer;
 /// One directory a container, as Kata lays it out; storages are mounted inside.
 const CONTAINERS: &str = "/run/kata-containers";
 const SANDBOX_DIRECTORY: &str = "/run/kata-containers/sandbox";
+
+/// For the last exits of a container that is gone to be told.
+const EXITS_DEADLINE: Duration = Duration::from_secs(5);
 
 pub struct Sandbox {
     pub config: Config,
@@ -272,6 +276,7 @@ impl Sandbox {
         self.oom.remove(id);
         self.containers.borrow_mut().remove(id);
         self.release(id, &mount_points).await;
+        exits_told(&container).await;
         self.events.publish(What::ContainerRemoved(id.clone()));
         log::info!("container {id:?} removed");
         Ok(())
@@ -359,6 +364,19 @@ impl Sandbox {
             log::debug!("remove {directory:?}: {err}"); // there is none, or another storage is still in it
         }
     }
+}
+
+/// Exits are published by tasks of their own: what comes after the last of them waits for it. They were killed, and their
+/// cgroup is empty; one that has got out of it is not waited for.
+async fn exits_told(container: &Container) {
+    let (first, execs) = container.processes();
+    let ended = async {
+        for process in execs.iter().map(|(_, process)| process).chain([&first]) {
+            process.ended().await;
+        }
+    };
+    timeout(EXITS_DEADLINE, ended).await.ok();
+    yield_now().await;
 }
 
 /// Holds an id while its create or remove is under way.
