@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
-    fchown, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+    fchown, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -153,11 +154,19 @@ impl Unpacker<'_> {
         self.finish(&place, entry)
     }
 
-    /// Owner and time of what is not opened; its mode it was made with, less the caller's umask.
+    /// Owner and time of what is not opened; its mode it was made with, less the caller's umask. Somebody beside the archive
+    /// may have put another's file in its place, by a hard link: that one keeps its owner.
     fn finish(&self, Place { parent, name }: &Place<'_>, entry: &Entry) -> Done {
         if self.options.owner == Owner::Archive {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = openat(parent, *name, flags, Mode::empty())?;
+            let stat = fstat(&made)?;
+            if stat.st_nlink != 1 || FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            {
+                return Err(Failure::Why("it was replaced meanwhile"));
+            }
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            chownat(parent, *name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(&made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
         Ok(utimensat(parent, *name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
