@@ -10,7 +10,7 @@ use crate::connection::UNBOUNDED;
 use crate::error::{Cause, Error, Result};
 use crate::output::OFFSETS;
 use crate::process::Process;
-use crate::streams::{self, Frames, Kind, out_of_turn};
+use crate::streams::{self, Frames, Kind, OFFSET_MAX, out_of_turn};
 
 const OPERATION: &str = "write stdin of process";
 
@@ -84,7 +84,7 @@ impl Process {
             }
             None => (Way::Requests, write(self, offset, &[], false).await?),
         };
-        if taken < offset {
+        if taken < offset || taken > OFFSET_MAX {
             return Err(Error::nonsense(OPERATION, self, format_args!("offset {taken}")));
         }
         Ok(InputWriter { process: self.clone(), way, offset: taken })
@@ -178,7 +178,7 @@ fn poll_taken(frames: &mut Frames, cx: &mut Context<'_>) -> Poll<Result<u64, Cau
 
 /// One request; gives how much is taken then.
 async fn write(process: &Process, offset: u64, data: &[u8], close: bool) -> Result<u64> {
-    let end = offset + data.len() as u64;
+    let end = offset.saturating_add(data.len() as u64);
     let taken = process.write_input(offset, data, close).await?;
     if taken < end {
         let answer = format!("that it has taken {taken} bytes of {end}");

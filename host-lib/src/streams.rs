@@ -28,6 +28,9 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Offsets beyond it no process reaches; below it, one and what comes after it can be added.
+pub(crate) const OFFSET_MAX: u64 = 1 << 62;
+
 /// How much is read at once.
 const READ: usize = 2 * (MAX_STREAM_PAYLOAD + STREAM_HEADER);
 /// What a reader without a name has before it says so while more keeps coming.
@@ -212,7 +215,8 @@ impl OutputFrames {
             ..Default::default()
         };
         let (frames, offset) = Frames::open(address, &open).await?;
-        if offset != at.offset && !(at.or_oldest && offset > at.offset) {
+        let in_place = offset == at.offset || at.or_oldest && offset > at.offset;
+        if !in_place || offset > OFFSET_MAX {
             return Err(Cause::nonsense(&format!("offset {offset}")));
         }
         Ok((Self { frames, told: offset, taken: offset, ended: false }, offset))
