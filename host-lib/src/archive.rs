@@ -4,7 +4,8 @@
 //! export: process.stdout() is the archive            import: process.stdin() takes it, and its end
 //!         process.wait() says whether it is whole            process.wait() says whether it was unpacked
 //! ```
-//! Why it failed is on `process.stderr()`. What comes from a guest may say anything: unpack it with care.
+//! Why it failed is on `process.stderr()`. What comes from a guest may say anything: unpack it with care. Who has not read
+//! both outputs to their end says `process.delete()` at last, or the guest remembers it as long as the container.
 
 use hyperstart_protocol::guest::ArchiveRequest;
 

@@ -323,7 +323,8 @@ fn hostile_archives_are_confined() {
 }
 
 /// What packs and unpacks is in the container's cgroup and root, and out of its sight: none of its processes can see it,
-/// and it has no right that is not about files. It ends with the container, and by a signal of its own.
+/// and it has no right that is not about files. It ends with the container, and by a signal of its own; it is remembered
+/// until both its outputs were read, or it is deleted.
 #[test]
 fn work_is_charged_to_the_container_and_out_of_its_sight() {
     let vm = boot();
@@ -349,6 +350,13 @@ fn work_is_charged_to_the_container_and_out_of_its_sight() {
     );
     vm.run("kill", import.signal(9)).unwrap();
     assert_eq!(vm.run("wait", import.wait()).unwrap().code(), 137);
+    let is_known = || {
+        let status = vm.run("status", web.container().status()).unwrap();
+        status.execs.contains_key(&ExecId::new("wait").unwrap())
+    };
+    assert!(is_known(), "nobody has read what it said");
+    vm.run("delete", import.delete()).unwrap();
+    assert!(!is_known());
     let import = try_import(&vm, &web, "wait-2", "/tmp", false).unwrap();
     web.remove();
     drop(import);

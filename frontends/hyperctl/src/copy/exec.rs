@@ -1,4 +1,5 @@
-//! The guest's end of a copy: an exec that packs or unpacks. It does not outlive us if we can help it.
+//! The guest's end of a copy: an exec that packs or unpacks. Neither it nor what is remembered of it outlives us if we can
+//! help it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::signals::{SIGKILL, Signals};
 const COMPLAINT: u64 = 64 << 10;
 /// An entry's head, with the longest of names.
 const HEAD: usize = 2 << 20;
-const KILL_DEADLINE: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 pub fn id() -> Result<ExecId> {
     ExecId::new(format!("cp-{}", random_hex::<8>()?)).map_err(|err| guest_error(&err))
@@ -29,7 +30,8 @@ pub async fn output(process: &Process, stream: Stream) -> Result<OutputReader> {
     process.output(stream).open().await.map_err(|err| guest_error(&err))
 }
 
-/// Does the work with the exec, and kills the exec if that fails or a signal ends it before its time.
+/// Does the work with the exec, kills the exec if that fails or a signal ends it before its time, and has it forgotten: of
+/// those that have ended a guest remembers so many, until it takes no more.
 pub async fn tend<T>(process: &Process, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut signals = Signals::listen()?;
     let done = tokio::select! {
@@ -42,11 +44,18 @@ pub async fn tend<T>(process: &Process, work: impl Future<Output = Result<T>>) -
     if done.is_err() {
         kill(process).await;
     }
+    let forgotten = timeout(FAREWELL, async {
+        process.wait().await?;
+        process.delete().await
+    });
+    if let Ok(Err(err)) = forgotten.await {
+        drop(err); // it is forgotten already, or the guest is gone
+    }
     done
 }
 
 async fn kill(process: &Process) {
-    if let Ok(Err(err)) = timeout(KILL_DEADLINE, process.signal(SIGKILL)).await {
+    if let Ok(Err(err)) = timeout(FAREWELL, process.signal(SIGKILL)).await {
         drop(err); // it has ended already
     }
 }
@@ -57,7 +66,7 @@ pub async fn ended(process: &Process) -> Result<String> {
         let mut said = Vec::new();
         let mut stderr = output(process, Stream::Stderr).await?.take(COMPLAINT);
         stderr.read_to_end(&mut said).await.map_err(|err| Error::new(err.to_string()))?;
-        Ok(String::from_utf8_lossy(&said).trim_end().to_owned())
+        Ok(printable(String::from_utf8_lossy(&said).trim_end()))
     };
     let status = async { process.wait().await.map_err(|err| guest_error(&err)) };
     let (said, status) = tokio::try_join!(said, status)?;
@@ -66,6 +75,11 @@ pub async fn ended(process: &Process) -> Result<String> {
         code if said.is_empty() => Err(Error::new(format!("the guest's end failed ({code})"))),
         _ => Err(Error::new(said)),
     }
+}
+
+/// What a guest says may be anything: lines without escapes.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 
 /// Reads an archive until it is known what its top is. Gives what was read.
@@ -90,15 +104,23 @@ pub async fn there(container: &Container, path: &str) -> Result<There> {
     };
     let look = async {
         let mut output = output(&process, Stream::Stdout).await?;
-        head(&mut output).await
+        let head = head(&mut output).await;
+        kill(&process).await; // the rest of the archive is nobody's business
+        head
     };
     let (_, kind) = tend(&process, look).await?;
-    kill(&process).await;
-    if let Err(err) = process.delete().await {
-        drop(err); // it ends with its container
-    }
     match kind {
         Some(Kind::Directory) => Ok(There::Directory),
         Some(_) | None => Ok(There::Other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn what_a_guest_says_is_printable() {
+        assert_eq!(printable("a\x1b[2J\nb\r\u{9b}"), "a?[2J\nb??");
     }
 }

@@ -44,7 +44,7 @@ impl Location {
 pub enum There {
     Nothing,
     Directory,
-    /// A file, a link, a device: what a directory cannot be copied to.
+    /// Something else: what a directory cannot be copied to.
     Other,
 }
 
@@ -99,11 +99,13 @@ pub fn target(source: &str, is_directory: bool, destination: &str, there: There)
     }
 }
 
-/// What is at a path of the host, links followed.
+/// What is at a path of the host, links followed. A file there is unlinked for the one that comes, which nobody means who
+/// names a device or a pipe.
 pub fn there(path: &Path) -> Result<There> {
     match path.metadata() {
         Ok(found) if found.is_dir() => Ok(There::Directory),
-        Ok(_) => Ok(There::Other),
+        Ok(found) if found.is_file() => Ok(There::Other),
+        Ok(_) => Err(Error::new(format!("{path:?}: is neither a file nor a directory"))),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(There::Nothing),
         Err(err) => Err(Error::new(format!("{path:?}: {err}"))),
     }
@@ -141,6 +143,14 @@ mod tests {
             assert_eq!(name_of(path), name, "{path}");
             assert_eq!(contents_of(path), name.is_none(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_device_is_not_replaced() {
+        let err = there(Path::new("/dev/null")).unwrap_err();
+        assert!(err.message().contains("neither a file nor a directory"), "{err:?}");
+        assert_eq!(there(Path::new("/dev")).unwrap(), There::Directory);
+        assert_eq!(there(Path::new("/nowhere")).unwrap(), There::Nothing);
     }
 
     #[test]
