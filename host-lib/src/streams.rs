@@ -12,7 +12,7 @@ use hyperstart_protocol::guest::{StreamFailure, StreamOpen, StreamOpened, stream
 use hyperstart_protocol::{MAX_STREAM_PAYLOAD, STREAM_HEADER, STREAM_PORT};
 use protobuf::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::connection::Connection;
 use crate::error::{Cause, Code};
@@ -32,9 +32,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const OFFSET_MAX: u64 = 1 << 62;
 
 /// How much is read at once.
-const READ: usize = 2 * (MAX_STREAM_PAYLOAD + STREAM_HEADER);
-/// What a reader without a name has before it says so while more keeps coming.
-const WORTH_A_WORD: u64 = 16 << 10;
+const READ: usize = 4 * (MAX_STREAM_PAYLOAD + STREAM_HEADER);
+/// What a reader without a name has before it says so at once: as much as a ring holds by default. A word costs the
+/// guest an interrupt and a turn.
+const WORTH_A_WORD: u64 = 64 << 10;
+/// When it says so if it has less.
+const SOON: Duration = Duration::from_millis(2);
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +70,11 @@ pub(crate) async fn address(connection: &Connection) -> Result<Option<Transport>
 /// A connection that carries frames.
 pub(crate) struct Frames {
     stream: Box<dyn transport::Stream>,
+    /// As large as what is read at once.
     incoming: Vec<u8>,
-    /// How much of `incoming` has been looked at.
+    /// How much of `incoming` has come.
+    filled: usize,
+    /// How much of that has been looked at.
     parsed: usize,
     outgoing: Vec<u8>,
     written: usize,
@@ -94,8 +100,8 @@ impl Frames {
 
     async fn attempt(address: &Transport, open: &StreamOpen) -> Result<(Self, u64), Cause> {
         let stream = address.open().await.map_err(Cause::lost)?;
-        let (incoming, outgoing) = (Vec::new(), Vec::new());
-        let mut frames = Self { stream, incoming, parsed: 0, outgoing, written: 0 };
+        let (incoming, outgoing) = (vec![0; READ], Vec::new());
+        let mut frames = Self { stream, incoming, filled: 0, parsed: 0, outgoing, written: 0 };
         let payload = open.write_to_bytes().map_err(|_| Cause::nonsense("a request"))?;
         frames.queue(Kind::Open, &payload);
         std::future::poll_fn(|cx| frames.poll_opened(cx)).await.map(|offset| (frames, offset))
@@ -143,14 +149,13 @@ impl Frames {
 
     /// Reads more of what comes in, at least a byte.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-        self.incoming.drain(..self.parsed);
+        self.incoming.copy_within(self.parsed..self.filled, 0);
+        self.filled -= self.parsed;
         self.parsed = 0;
-        let before = self.incoming.len();
-        self.incoming.resize(READ, 0);
-        let mut buffer = ReadBuf::new(self.incoming.get_mut(before..).unwrap_or_default());
+        let mut buffer = ReadBuf::new(self.incoming.get_mut(self.filled..).unwrap_or_default());
         let done = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
-        self.incoming.truncate(before + count);
+        self.filled += count;
         match ready!(done) {
             Ok(()) if count == 0 => {
                 Poll::Ready(Err(Cause::lost("the guest has closed the stream")))
@@ -162,7 +167,7 @@ impl Frames {
 
     /// The next frame that has come whole. The guest's failure is an error.
     pub(crate) fn frame(&mut self) -> Result<Option<(Kind, &[u8])>, Cause> {
-        let unread = self.incoming.get(self.parsed..).unwrap_or_default();
+        let unread = self.incoming.get(self.parsed..self.filled).unwrap_or_default();
         let Some((header, rest)) = unread.split_first_chunk::<STREAM_HEADER>() else {
             return Ok(None);
         };
@@ -196,6 +201,8 @@ pub(crate) struct OutputFrames {
     told: u64,
     /// What it is to be told.
     taken: u64,
+    /// When, at the latest.
+    soon: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -219,7 +226,7 @@ impl OutputFrames {
         if !in_place || offset > OFFSET_MAX {
             return Err(Cause::nonsense(&format!("offset {offset}")));
         }
-        Ok((Self { frames, told: offset, taken: offset, ended: false }, offset))
+        Ok((Self { frames, told: offset, taken: offset, soon: None, ended: false }, offset))
     }
 
     /// All that has come since, from `offset` on.
@@ -249,7 +256,7 @@ impl OutputFrames {
             match self.frames.poll_fill(cx) {
                 Poll::Ready(filled) => filled?,
                 Poll::Pending => {
-                    ready!(self.poll_flush(cx))?; // nothing to do but to say so
+                    ready!(self.poll_flush_soon(cx))?;
                     return Poll::Pending;
                 }
             }
@@ -260,7 +267,7 @@ impl OutputFrames {
         if self.ended {
             return Ok(());
         }
-        data.reserve(self.frames.incoming.len());
+        data.reserve(self.frames.filled - self.frames.parsed);
         while let Some((kind, payload)) = self.frames.frame()? {
             match kind {
                 Kind::Data => data.extend_from_slice(payload),
@@ -281,6 +288,16 @@ impl OutputFrames {
         self.taken = self.taken.max(offset);
     }
 
+    /// As [`Self::poll_flush`], once nothing has come for a moment.
+    fn poll_flush_soon(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        ready!(self.frames.poll_flush(cx))?;
+        if self.told == self.taken {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.soon.get_or_insert_with(|| Box::pin(sleep(SOON))).as_mut().poll(cx));
+        self.poll_flush(cx)
+    }
+
     /// Tells the guest what was taken, one word after the other.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         loop {
@@ -288,7 +305,7 @@ impl OutputFrames {
             if self.told == self.taken {
                 return Poll::Ready(Ok(()));
             }
-            self.told = self.taken;
+            (self.told, self.soon) = (self.taken, None);
             self.frames.queue(Kind::Taken, &self.told.to_be_bytes());
         }
     }

@@ -37,6 +37,9 @@ const ANY_PORT: u32 = u32::MAX;
 /// The daemon's program.
 const DAEMON: &str = "vhost-device-vsock";
 /// In its directory.
+/// What the daemon takes of a connection ahead of its client. By default it is 64 KiB: two of our writes, then the guest
+/// waits for the next word of the daemon.
+const DAEMON_BUFFER: u32 = 256 << 10;
 const DAEMON_LOG: &str = "vhost-device-vsock.log";
 const VHOST: &str = "vhost.sock";
 const UDS: &str = "vsock.sock";
@@ -237,6 +240,7 @@ impl Daemon {
         let log = create_private(&stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
         let mut command = if outlives_owner { loose(program, dir) } else { tied(program) };
         command.arg("--guest-cid").arg(DAEMON_CID.to_string());
+        command.arg("--tx-buffer-size").arg(DAEMON_BUFFER.to_string());
         command.arg("--socket").arg(&vhost).arg("--uds-path").arg(&uds);
         command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let daemon = Self { process: Process::spawn(DAEMON, command)?, stderr, vhost, uds };
