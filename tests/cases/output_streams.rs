@@ -287,6 +287,39 @@ fn streams_are_bounded_in_number_and_memory() {
     vm.shutdown();
 }
 
+/// A stream that is read holds more on its way; a few at a time, and no longer than it is read.
+#[test]
+fn what_fast_streams_hold_is_bounded() {
+    let vm = boot();
+    let web = web(&vm);
+    let before = vm.init_memory().number("Anonymous");
+    let readers: Vec<_> = (0..24)
+        .map(|number| {
+            let exec = web.exec(&format!("e{number}"), &Run::probe(["pour", "1073741824"]));
+            let process = exec.process().clone();
+            vm.run("read some", async {
+                let mut output = stdout(&process, 0).await?;
+                let mut some = vec![0; 2 * MIB];
+                output.read_exact(&mut some).await.unwrap();
+                assert_eq!(sha256(&some), sha256(&pattern(2 * MIB)));
+                Ok::<_, hyperstart::Error>(output)
+            })
+            .unwrap()
+        })
+        .collect();
+    // 64 KiB each and 448 KiB more for eight are 5 MiB, and there are chunks that are taken in part. If all held 512 KiB, it
+    // were more than 12 MiB.
+    let grown = vm.init_memory().number("Anonymous").saturating_sub(before);
+    assert!(grown < 8192, "PID 1 grew by {grown} KiB");
+    drop(readers);
+    let other = web.exec("other", &Run::probe(["pour", "4194304"]));
+    let read = async { rest_of(stdout(other.process(), 0).await?).await };
+    assert_eq!(sha256(&vm.run("one more", read).unwrap()), sha256(&pattern(4 * MIB)));
+    web.kill();
+    web.remove();
+    vm.shutdown();
+}
+
 /// stdin takes each byte once, whoever sends it again; it is closed once; and what is behind its end is refused.
 #[test]
 fn input_is_taken_once() {

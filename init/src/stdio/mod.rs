@@ -3,6 +3,7 @@
 //! Output goes through a bounded ring with a running offset, so that a reader that was away goes on where it was
 //! ([`output`], [`ring`]). Nothing is dropped: a full ring leaves the pipe full, and that stops the writer.
 
+mod counted;
 mod end;
 mod input;
 mod output;
@@ -16,6 +17,7 @@ use nix::unistd::pipe2;
 
 use crate::config::Config;
 use crate::error::{Code, Context, Error, Result};
+pub use counted::Counted;
 use end::End;
 pub use input::Input;
 pub use output::OutputState;

@@ -1,5 +1,4 @@
 //! One output of a process: a task that moves bytes from its pipe or terminal into the ring, and those who read it.
-//!
 //! ```text
 //! process ─ pipe, pty ─▶ pump ─▶ ring ─▶ reader, reader, …
 //!              full: it waits ◀─ full: the pump does not read
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
+use super::counted::Counted;
 use super::end::{End, Got};
 use super::ring::{KATA, Reader, Ring, Start};
 use crate::error::{Code, Error, Result};
@@ -167,7 +167,6 @@ impl Output {
         self.told_end.get() && self.ring.borrow().is_taken()
     }
 
-    /// Whether it has, or had, a reader with a name of its own.
     pub fn is_kept(&self) -> bool {
         self.kept.get()
     }
@@ -220,9 +219,8 @@ impl Output {
         loop {
             let arrived = self.arrived.notified();
             let known = self.ring.borrow().position(&kata);
-            let offset = known.unwrap_or_default();
-            let Chunk { offset, data, end } =
-                self.look(Start { offset, or_oldest: known.is_none() }, most)?;
+            let start = Start { offset: known.unwrap_or_default(), or_oldest: known.is_none() };
+            let Chunk { offset, data, end } = self.look(start, most)?;
             self.attach(&kata, Start { offset: offset + data.len() as u64, or_oldest: false })?;
             if !data.is_empty() {
                 return Ok(data);
@@ -243,6 +241,19 @@ impl Output {
             Some(position) if offset <= position => Ok(()),
             Some(_) => self.attach(reader, Start { offset, or_oldest: false }).map(drop),
         }
+    }
+
+    pub fn is_wide(&self) -> bool {
+        self.ring.borrow().is_wide()
+    }
+
+    /// See [`Ring::widen_if_full`] and [`Ring::narrow`].
+    pub fn widen_if_full(&self, place: impl FnOnce() -> Option<Counted>) {
+        self.ring.borrow_mut().widen_if_full(place);
+    }
+
+    pub fn narrow(&self) {
+        self.ring.borrow_mut().narrow();
     }
 
     /// Waits for bytes at an offset, and says how many there are; none: the end.

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use super::counted::Counted;
 use crate::error::{Code, Error, Result};
 
 /// How Kata's ReadStdout and ReadStderr are called among the readers.
@@ -19,6 +20,11 @@ const NAMED_MOST: usize = 8;
 /// The size of the first chunk, and of the largest.
 const FIRST_CHUNK: usize = 2 << 10;
 const LARGEST_CHUNK: usize = 32 << 10;
+/// How much more a wide one holds than by default, and to what it grows by that.
+const WIDER: usize = 8;
+const WIDEST: usize = 512 << 10;
+/// The most chunks that are kept to be used again.
+const SPARE: usize = 8;
 
 /// Who reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +49,14 @@ pub struct Ring {
     base: u64,
     oldest: u64,
     end: u64,
+    /// What it holds by default, and at present.
+    narrow: usize,
     capacity: usize,
     next_chunk: usize,
+    /// Of those that are wide, until it holds no more than by default.
+    wide: Option<Counted>,
+    /// Chunks to be used again, while it is wide: new pages cost more than what is copied into them.
+    spare: Vec<Vec<u8>>,
     /// It was full, and too little has been taken since.
     stalled: bool,
     positions: Vec<(Reader, u64)>,
@@ -57,8 +69,11 @@ impl Ring {
             base: 0,
             oldest: 0,
             end: 0,
+            narrow: capacity,
             capacity,
             next_chunk: FIRST_CHUNK,
+            wide: None,
+            spare: Vec::new(),
             stalled: false,
             positions: Vec::new(),
         }
@@ -80,6 +95,28 @@ impl Ring {
         self.capacity.saturating_sub(self.kept())
     }
 
+    pub fn is_wide(&self) -> bool {
+        self.capacity > self.narrow
+    }
+
+    /// Holds more, in proportion to what it holds by default, if it was full and there is a place among those that do.
+    pub fn widen_if_full(&mut self, place: impl FnOnce() -> Option<Counted>) {
+        if !self.stalled {
+            return;
+        }
+        self.wide = self.wide.take().or_else(place);
+        if self.wide.is_some() {
+            self.capacity = self.narrow.saturating_mul(WIDER).min(WIDEST).max(self.narrow);
+        }
+    }
+
+    /// Holds what it holds by default, once what is too much was taken.
+    pub fn narrow(&mut self) {
+        self.capacity = self.narrow;
+        self.spare = Vec::new();
+        self.trim();
+    }
+
     /// Whether more is to be read. After it was full a quarter must come free first: few large reads, not many small.
     pub fn has_room(&mut self) -> bool {
         let needed = if self.stalled { self.capacity / 4 } else { 1 };
@@ -92,7 +129,9 @@ impl Ring {
         let is_full = |chunk: &mut Vec<u8>| chunk.len() == chunk.capacity();
         if self.chunks.back_mut().is_none_or(is_full) {
             let room = if beyond { usize::MAX } else { self.room().max(1) };
-            self.chunks.push_back(Vec::with_capacity(self.next_chunk.min(room)));
+            let spare = if room < LARGEST_CHUNK { None } else { self.spare.pop() };
+            let chunk = spare.unwrap_or_else(|| Vec::with_capacity(self.next_chunk.min(room)));
+            self.chunks.push_back(chunk);
         }
         let Some(chunk) = self.chunks.back_mut() else { return read(&mut Vec::new()) };
         let (before, spare) = (chunk.len(), chunk.capacity() - chunk.len());
@@ -162,13 +201,23 @@ impl Ring {
     fn trim(&mut self) {
         let lowest = self.positions.iter().map(|(_, position)| *position).min();
         self.oldest = lowest.unwrap_or(self.oldest).max(self.oldest);
+        if !self.is_wide() && self.kept() <= self.narrow {
+            self.wide = None;
+        }
         while let Some(chunk) = self.chunks.front() {
             let after = self.base + chunk.len() as u64;
             if after > self.oldest {
                 return;
             }
             self.base = after;
-            self.chunks.pop_front();
+            let chunk = self.chunks.pop_front();
+            let is_wide = self.is_wide() && self.spare.len() < SPARE;
+            if let Some(mut chunk) =
+                chunk.filter(|chunk| is_wide && chunk.capacity() == LARGEST_CHUNK)
+            {
+                chunk.clear();
+                self.spare.push(chunk);
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod input;
 mod output;
+mod wide;
 mod wire;
 
 use std::cell::Cell;
@@ -31,11 +32,13 @@ use crate::container::{ContainerId, ExecId, Process};
 use crate::error::{Code, Error};
 use crate::log;
 use crate::sandbox::Sandbox;
-use crate::stdio::{Reader, Start, Which, reader_named};
+use crate::stdio::{Counted, Reader, Start, Which, reader_named};
 use wire::{Incoming, Kind, Stop, Wire, bad};
 
 /// Connections at a time.
 const MOST: usize = 256;
+/// Those of them at a time whose output's ring is wide.
+const WIDE_MOST: usize = 8;
 /// How long a peer may take to say what it wants, and to take the rest of a frame.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one may take to hang up after it was told of a failure.
@@ -43,6 +46,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 pub async fn serve(listener: VsockListener, sandbox: Rc<Sandbox>) {
     let open = Rc::new(Cell::new(0));
+    let wide = Rc::new(Cell::new(0));
     for number in 0_u64.. {
         let connection = vsock::next_of_host(&listener).await.into_fd();
         let wire = match Wire::new(connection) {
@@ -52,11 +56,12 @@ pub async fn serve(listener: VsockListener, sandbox: Rc<Sandbox>) {
                 continue;
             }
         };
-        let (sandbox, counted) = (Rc::clone(&sandbox), Counted::new(&open));
+        let (sandbox, counted) = (Rc::clone(&sandbox), Counted::new(&open, MOST));
+        let wide = Rc::clone(&wide);
         spawn_local(async move {
             let mut incoming = Incoming::new(&wire);
             let result = match counted {
-                Some(_) => stream(&wire, &mut incoming, &sandbox, number).await,
+                Some(_) => stream(&wire, &mut incoming, &sandbox, &wide, number).await,
                 None => Err(Stop::Failed(Error::new(
                     Code::ResourceExhausted,
                     format!("there are {MOST} streams"),
@@ -71,28 +76,10 @@ pub async fn serve(listener: VsockListener, sandbox: Rc<Sandbox>) {
     }
 }
 
-/// One of so many.
-struct Counted(Rc<Cell<usize>>);
-
-impl Counted {
-    fn new(open: &Rc<Cell<usize>>) -> Option<Self> {
-        if open.get() == MOST {
-            return None;
-        }
-        open.set(open.get() + 1);
-        Some(Self(Rc::clone(open)))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 /// The process whose stream it is.
 struct Subject<'a> {
     sandbox: &'a Sandbox,
+    wide: &'a Rc<Cell<usize>>,
     id: ContainerId,
     exec_id: Option<ExecId>,
     process: Rc<Process>,
@@ -102,6 +89,7 @@ async fn stream(
     wire: &Wire,
     incoming: &mut Incoming<'_>,
     sandbox: &Sandbox,
+    wide: &Rc<Cell<usize>>,
     number: u64,
 ) -> Result<(), Stop> {
     let open = timeout(PATIENCE, read_open(incoming)).await;
@@ -110,7 +98,7 @@ async fn stream(
     })??;
     let (id, exec_id) = ids(&open.container_id, &open.exec_id)?;
     let process = sandbox.process(&id, exec_id.as_ref())?;
-    let subject = Subject { sandbox, id, exec_id, process };
+    let subject = Subject { sandbox, wide, id, exec_id, process };
     let which = match open.stream.enum_value() {
         Ok(WireWhich::STDOUT_STREAM) => Which::Stdout,
         Ok(WireWhich::STDERR_STREAM) => Which::Stderr,

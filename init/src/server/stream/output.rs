@@ -7,8 +7,10 @@ use std::rc::Rc;
 
 use hyperstart_protocol::{MAX_VSOCK_WRITE, STREAM_HEADER};
 use rustix::io::{Errno, writev};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use super::wide::Wide;
 use super::wire::{Incoming, Kind, Stop, Wire, bad, header};
 use super::{PATIENCE, Subject, opened};
 use crate::error::{Code, Error};
@@ -29,9 +31,15 @@ pub async fn send(
 ) -> Result<(), Stop> {
     let output = Rc::clone(subject.process.stdio.output(which));
     let offset = output.attach(&reader, start)?;
-    let attached = Attached { output, reader };
+    let wide = Wide::of(Rc::clone(&output), subject.wide);
+    let attached = Attached { output, reader, wide };
     opened(wire, offset).await?;
-    let giving = Giving { wire, output: &attached.output, frame: Cell::new(Frame::at(offset)) };
+    let giving = Giving {
+        wire,
+        output: &attached.output,
+        wide: &attached.wide,
+        frame: Cell::new(Frame::at(offset)),
+    };
     let result = tokio::select! {
         result = take(incoming, &attached, &giving, subject) => result,
         result = giving.run() => result,
@@ -50,6 +58,7 @@ pub async fn send(
 struct Attached {
     output: Rc<Output>,
     reader: Reader,
+    wide: Wide,
 }
 
 impl Drop for Attached {
@@ -68,7 +77,7 @@ async fn take(
     subject: &Subject<'_>,
 ) -> Result<(), Stop> {
     loop {
-        let (kind, length) = incoming.header().await?;
+        let (kind, length) = attached.wide.while_used(incoming).await?;
         if kind != Kind::Taken as u8 {
             return Err(bad(format!("a frame of kind {kind} in an output's stream")));
         }
@@ -79,6 +88,7 @@ async fn take(
             let message = format!("TAKEN {offset}, where {sent} was sent");
             return Err(Stop::Failed(Error::new(Code::OutOfRange, message)));
         }
+        attached.wide.widen_if_full();
         attached.output.taken(&attached.reader, offset)?;
         giving.wire.set_owes(offset < sent);
         if giving.has_told_end() && offset == sent {
@@ -119,6 +129,7 @@ impl Frame {
 struct Giving<'a> {
     wire: &'a Wire,
     output: &'a Output,
+    wide: &'a Wide,
     frame: Cell<Frame>,
 }
 
@@ -127,7 +138,11 @@ impl Giving<'_> {
         loop {
             let offset = self.frame.get().offset;
             let most = self.output.wait_at(offset).await?;
-            let Some(most) = most else { break };
+            let Some(mut most) = most else { break };
+            if most < PAYLOAD && self.wide.is_wide() {
+                yield_now().await; // there may be more, and a write costs more than a turn
+                most = self.output.wait_at(offset).await?.unwrap_or(most);
+            }
             self.frame.set(Frame {
                 kind: Kind::Data,
                 offset,

@@ -1,3 +1,6 @@
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::*;
 
 fn named(name: &str) -> Reader {
@@ -115,4 +118,31 @@ fn bytes_come_out_as_they_went_in() {
     }
     assert!(read == data);
     assert!(ring.chunks.is_empty());
+}
+
+#[test]
+fn wide_one_holds_more_and_its_place_until_that_is_taken() {
+    let (narrow, wide) = (64 << 10, 512 << 10);
+    let (count, mut ring, reader) =
+        (Rc::new(Cell::new(0)), Ring::new(narrow), Reader::Connection(1));
+    ring.attach(&reader, at(0)).unwrap();
+    ring.widen_if_full(|| Counted::new(&count, 1));
+    assert!(!ring.is_wide(), "it is not full");
+    let data = bytes(2 * wide);
+    assert_eq!(write(&mut ring, &data), narrow);
+    ring.widen_if_full(|| Counted::new(&count, 1));
+    assert_eq!(write(&mut ring, &data[narrow..]), wide - narrow);
+    ring.attach(&reader, at(wide as u64)).unwrap();
+    assert_eq!(ring.spare.len(), SPARE, "chunks are used again");
+    assert_eq!(write(&mut ring, &data[wide..]), wide);
+    assert_eq!(ring.copy(wide as u64, wide), data[wide..]);
+    ring.narrow();
+    assert!(ring.spare.is_empty() && !ring.has_room() && !ring.is_wide());
+    assert!(Counted::new(&count, 1).is_none(), "it still holds as much");
+    ring.attach(&reader, at((2 * wide - narrow) as u64)).unwrap();
+    assert!(Counted::new(&count, 1).is_some() && !ring.has_room());
+    let mut small = Ring::new(4096);
+    write(&mut small, &data);
+    small.widen_if_full(|| Counted::new(&count, 1));
+    assert_eq!(write(&mut small, &data), 7 * 4096, "in proportion");
 }
