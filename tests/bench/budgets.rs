@@ -109,8 +109,7 @@ pub const ROWS: &[Spec] = &[
     watched("load.container_memory", "200 containers alive: guest memory each", Unit::Kib),
     watched("load.container_init", "  of it, init's anonymous", Unit::Kib),
     watched("load.cycle", "a container from create to removal", Unit::Minstr),
-    watched("load.cycle_ratio", "  the last 100 of 2,000 to the first 100", Unit::Times)
-        .at_most(1.1),
+    watched("load.cycle_ratio", "  the last 100 of 400 to the first 100", Unit::Times).at_most(1.1),
     watched("load.cycle_init", "  init's anonymous, grown by 2,000", Unit::Kib).at_most(64.0),
     watched("load.exec", "500 execs at a time, each", Unit::Minstr),
     watched("load.orphan", "an orphan of 100,000, made and reaped", Unit::Minstr),

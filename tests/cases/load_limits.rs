@@ -7,6 +7,7 @@ use harness::{Run, Running};
 use hyperstart::{ContainerId, Happened, NextEvent, SandboxConfig};
 use oci_spec::runtime::Spec;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 use crate::load::{Before, boot};
 
@@ -46,7 +47,7 @@ async fn oom_event(sandbox: hyperstart::Sandbox, container: ContainerId) {
     }
 }
 
-/// A fork bomb and a memory hog in a container with limits leave other containers their guest, and the host is told of
+/// A fork bomb and a memory hog in one container with limits leave other containers their guest, and the host is told of
 /// the OOM kill by GetOOMEvent and by an event.
 #[test]
 fn a_fork_bomb_and_a_memory_hog_are_their_containers_own() {
@@ -59,19 +60,19 @@ fn a_fork_bomb_and_a_memory_hog_are_their_containers_own() {
     let web = vm.start("web", &Run::probe(["sleep", "6000000"]));
     let wild = vm.start_with("wild", &Run::probe(["sleep", "6000000"]), limits);
     assert_answers(&web, "quiet");
+    let hog = wild.exec("hog", &Run::probe(["hog"]));
+    hog.says("ready"); // the bomb would leave it no place
     let bomb = wild.exec("bomb", &Run::probe(["fork-bomb"]));
+    bomb.says("ready");
     assert_answers(&web, "forks");
-    bomb.signal(19).expect("stop the first of the bomb"); // one place less is fought for
-    let hogs = Run::shell("while true; do tail /dev/zero; done");
-    let hungry = vm.start_with("hungry", &hogs, limits);
-    assert_answers(&web, "forks-and-hogs");
-    let id = hungry.container().id().clone();
+    vm.run("let the hog go", async { hog.process().stdin().shutdown().await }).unwrap();
+    assert_answers(&web, "forks-and-hog");
+    assert_eq!(hog.wait(), 128 + 9, "killed for want of memory");
+    let id = wild.container().id().clone();
     assert_eq!(vm.run("an OOM event", vm.sandbox().next_oom()).unwrap(), id);
     vm.run("an event of the OOM kill", oom_event(vm.sandbox().clone(), id));
-    for container in [&wild, &hungry] {
-        container.kill();
-        container.remove();
-    }
+    assert_answers(&web, "forks-still");
+    wild.remove();
     assert_answers(&web, "after");
     web.kill();
     web.remove();

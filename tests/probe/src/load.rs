@@ -74,8 +74,10 @@ pub fn fork_bomb() -> Outcome {
     }
 }
 
-/// Takes memory until it is killed.
+/// Says `ready`, waits for the end of its input, and takes memory until it is killed.
 pub fn hog() -> Outcome {
+    print("ready\n")?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
     let mut held: Vec<Vec<u8>> = Vec::new();
     loop {
         held.push(vec![1; BLOCK]);
