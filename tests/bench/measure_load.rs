@@ -2,7 +2,7 @@
 //! time, orphans.
 //!
 //! Instructions are counted by the plugin, so the ratio of the last cycles to the first is one of work and not of time;
-//! where memory alone is looked at they are not, since that is slow.
+//! where memory alone is looked at they are not.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(3600);
 const MEMORY_MIB: u32 = 256;
 const CONTAINERS: usize = 200;
 const CYCLES: usize = 2_000;
-/// Of cycles in the guest whose instructions are counted, which takes five times as long.
+/// Of cycles in the guest whose instructions are counted.
 const COUNTED: usize = 400;
 /// The first and the last so many of them are compared.
 const COMPARED: usize = 100;
