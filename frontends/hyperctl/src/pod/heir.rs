@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyperstart::Sandbox;
-use hyperstart_vmm::{Plugged, Vm, end_remains};
+use hyperstart_vmm::{Plugged, RunDir, Vm, end_remains};
 
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::Hooks;
@@ -33,6 +33,11 @@ use crate::signals::Signals;
 /// Hosts the pod in `dir` to its end.
 pub async fn adopt(store: &Store, dir: &Path, signals: &mut Signals) -> Result<()> {
     output::say_into(&dir.join("host.log"))?;
+    if !State::is_there(dir) {
+        end(dir)?;
+        drop(RunDir::inherit(dir)); // its host was killed before it wrote a word
+        return Ok(());
+    }
     let mut claim = store.inherit(dir)?;
     match claim.state.status {
         Status::Booting => {

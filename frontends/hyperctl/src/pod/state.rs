@@ -144,6 +144,11 @@ impl State {
         parse(&bytes).context(|| format!("read {path:?}"))
     }
 
+    /// Whether one was ever saved there.
+    pub fn is_there(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     pub fn save(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
         let text = serde_json::to_vec_pretty(self).context(|| format!("write {path:?}"))?;
