@@ -76,7 +76,7 @@ fn events_of_all_pods_are_followed() {
         place.run(["exec", "one", "true"]).ok();
         session.has_shown("exec_die one (")
     });
-    place.run(["run", "--rm", "--name", "two", "busybox", "sh", "-c", "exit 9"]);
+    place.run(["run", "--rm", "--name", "two", "busybox", "sh", "-c", "sleep 1; exit 9"]);
     session.shows("container start two (");
     session.shows("container die two (exitCode=9");
     session.types("\x03");

@@ -19,8 +19,9 @@ use crate::pod::client;
 use crate::pod::state::Status;
 use crate::pod::store::{Pod, Store};
 
-/// How often a follower of all pods looks for new ones.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a follower of all pods looks for new ones. The events of a pod are its guest's: one that has come and gone
+/// between two looks is not told of.
+const LOOK: Duration = Duration::from_millis(100);
 
 const NOTES: &str = "\
 --since NUMBER goes on after the event of that number (seq) of the pod that is named; --since TIME begins at a time
