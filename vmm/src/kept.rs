@@ -8,13 +8,14 @@
 //! A pid may be another's by now, so each process also has a mark in its environment. Events that were told to nobody
 //! are asked for again: whether the guest stands still, which disks are plugged in.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::accel::Accel;
+use crate::console::create_private;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::plug::{Plugged, Plugs};
@@ -50,7 +51,7 @@ impl Kept {
     pub(crate) fn save(&self, dir: &Path) -> Result<()> {
         let (path, beside) = (dir.join(FILE), dir.join("vm.json.new"));
         let write = || {
-            let mut file = File::create(&beside)?;
+            let mut file = create_private(&beside)?;
             file.write_all(self.to_json().to_string().as_bytes())?;
             fs::rename(&beside, &path)
         };

@@ -100,6 +100,18 @@ pub enum Channel {
     },
 }
 
+impl Channel {
+    /// The socket at which QEMU listens, if it does.
+    pub(crate) fn listener(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Serial { socket, listens: true } => Some(socket),
+            Self::Serial { listens: false, .. }
+            | Self::VhostVsock { .. }
+            | Self::VhostUserVsock { .. } => None,
+        }
+    }
+}
+
 /// What is known of a disk's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskFacts {

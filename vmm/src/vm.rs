@@ -337,6 +337,9 @@ impl Plan {
         let qmp = qemu.connect(&control).await?;
         let (disks, slots) = (qemu::disk_devices(machine, &wiring), qemu::slots(machine, &wiring));
         if outlives {
+            for socket in wiring.monitor.iter().chain(wiring.channel.listener()) {
+                make_private(socket)?; // QEMU has made it, with our umask
+            }
             Kept {
                 qemu: qemu.pid(),
                 daemon: daemon.as_ref().map(Daemon::pid),
