@@ -162,7 +162,8 @@ fn what_is_not_served_says_so_by_name() {
     vm.shutdown();
 }
 
-/// Ten thousand frames of noise leave a guest that runs containers, in as much memory as before.
+/// Ten thousand frames of noise leave a guest that runs containers, in as much memory as before, but for the 64 KiB of
+/// its log, which a refused request is a line of.
 #[test]
 fn noise_is_survived() {
     let vm = boot();
@@ -174,7 +175,7 @@ fn noise_is_survived() {
     assert_serves(&vm, "after");
     let after = vm.init_memory();
     let [grown_from, grown_to] = [&before, &after].map(|memory| memory.number("Anonymous"));
-    assert!(grown_to <= grown_from + 64, "{grown_from} KiB grew to {grown_to} KiB");
+    assert!(grown_to <= grown_from + 64 + 64, "{grown_from} KiB grew to {grown_to} KiB");
     assert_eq!(after.number("descriptors"), before.number("descriptors"));
     vm.shutdown();
 }
