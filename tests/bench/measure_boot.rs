@@ -64,7 +64,7 @@ fn by_serial(mut machine: Machine) -> Machine {
 }
 
 fn boot(machine: &Machine) -> Result<BootReceipt> {
-    let vm = Vm::boot_machine(machine, DEADLINE);
+    let vm = Vm::boot_machine_within(machine, DEADLINE);
     let receipt = vm.run("ask for the boot receipt", vm.sandbox().boot_receipt())?;
     vm.kill();
     Ok(receipt)

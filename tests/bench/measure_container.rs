@@ -67,7 +67,7 @@ type Part = fn(&Vm, &Counter, &mut Samples) -> Result<()>;
 fn in_a_guest(samples: &mut Samples, part: Part) -> Result<()> {
     let mut machine = limit::machine(Mode::Initrd);
     let counter = Counter::attach(&mut machine)?;
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine_within(&machine, DEADLINE);
     vm.run("say hello", vm.sandbox().check())?; // the connection is made by the first call
     part(&vm, &counter, samples)?;
     vm.kill();

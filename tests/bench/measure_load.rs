@@ -52,7 +52,7 @@ fn machine() -> Machine {
 }
 
 fn guest(machine: &Machine) -> Vm {
-    let vm = Vm::boot_machine(machine, DEADLINE);
+    let vm = Vm::boot_machine_within(machine, DEADLINE);
     vm.create_sandbox();
     vm
 }

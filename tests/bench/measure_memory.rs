@@ -23,7 +23,7 @@ pub fn measure(figures: &mut Figures) -> Result<()> {
     for (mode, id) in [(Mode::Initrd, "memory.initrd"), (Mode::Dax, "memory.dax")] {
         let (mut used, mut limits) = (Vec::new(), Vec::new());
         for _ in 0..REPEATS {
-            let vm = Vm::boot_machine(&limit::machine(mode), DEADLINE);
+            let vm = Vm::boot_machine_within(&limit::machine(mode), DEADLINE);
             let receipt = vm.run("ask for the boot receipt", vm.sandbox().boot_receipt())?;
             vm.kill();
             let bytes = receipt.mem_total_bytes.saturating_sub(receipt.mem_available_bytes);
@@ -37,7 +37,7 @@ pub fn measure(figures: &mut Figures) -> Result<()> {
 }
 
 fn init(figures: &mut Figures) -> Result<()> {
-    let vm = Vm::boot_machine(&limit::machine(Mode::Initrd), DEADLINE);
+    let vm = Vm::boot_machine_within(&limit::machine(Mode::Initrd), DEADLINE);
     vm.create_sandbox();
     take(figures, &vm, ["init.pss", "init.anonymous", "init.threads"]);
     let connections: Vec<_> = (0..CONNECTIONS).map(|_| vm.connect()).collect();

@@ -60,7 +60,7 @@ fn instructions(figures: &mut Figures) -> Result<()> {
     let mut machine = limit::machine(Mode::Initrd);
     machine.transport = Some(TransportKind::VhostUserVsock);
     let counter = Counter::attach(&mut machine)?;
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine_within(&machine, DEADLINE);
     vm.create_sandbox();
     let web = vm.start("web", &Run::probe(["ignore-signals"]));
     web.says("ready");

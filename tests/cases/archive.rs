@@ -5,11 +5,10 @@ use harness::volume::add_mounts;
 use harness::{Finished, Run, Running, Vm, VmConfig, pattern, sha256};
 use hyperstart::{Code, ExecId, Process, Result};
 use hyperstart_archive::{Entry, Kind, Reader, encode};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn boot() -> Vm {
-    Vm::boot(&VmConfig { deadline: Duration::from_secs(300), ..VmConfig::default() })
+    Vm::boot(&VmConfig::default())
 }
 
 fn entry(path: &str, kind: Kind, mode: u32) -> Entry {
@@ -175,11 +174,7 @@ fn tree_goes_in_and_out() {
 #[test]
 fn large_file_goes_in_and_out() {
     const SIZE: usize = 100 << 20;
-    let vm = Vm::boot(&VmConfig {
-        memory_mib: 512,
-        deadline: Duration::from_secs(900),
-        ..VmConfig::default()
-    });
+    let vm = Vm::boot(&VmConfig { memory_mib: 512, ..VmConfig::default() });
     let web = vm.start("web", &Run::busybox(["sleep", "6000"]));
     let data = pattern(SIZE);
     let bytes = archive(&[(entry("big", Kind::File, 0o644), &data)]);

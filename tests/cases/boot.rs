@@ -1,12 +1,9 @@
 //! The guest comes up: in both boot modes, on every board, over every transport that this host has.
 
 use harness::guest;
-use harness::{Mode, Run, Vm, VmConfig};
+use harness::{Mode, PATIENCE, Run, Vm, VmConfig};
 use hyperstart_vmm::{Error, MachineKind, PmemKind, TransportKind};
 use std::path::Path;
-use std::time::Duration;
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Boots, runs a container, and ends clean.
 fn runs_a_container(config: &VmConfig) {
@@ -64,7 +61,7 @@ fn kernel_vsock_serves_or_is_refused_by_name() {
 fn pc_boots_a_rootfs() {
     let mut machine = VmConfig { mode: Mode::Dax, ..VmConfig::default() }.machine();
     machine.kind = MachineKind::Pc;
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     assert_eq!(vm.view("web").get("pid"), "1");
     vm.shutdown();
@@ -75,7 +72,7 @@ fn pc_boots_a_rootfs() {
 fn nvdimm_is_mapped_directly() {
     let mut machine = VmConfig { mode: Mode::Dax, ..VmConfig::default() }.machine();
     machine.pmem = PmemKind::Nvdimm;
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     assert!(vm.run("the receipt", vm.sandbox().boot_receipt()).unwrap().root_dax);
     assert_eq!(vm.view("web").get("pid"), "1");
@@ -87,7 +84,7 @@ fn nvdimm_is_mapped_directly() {
 fn bzimage_boots() {
     let mut machine = VmConfig::default().machine();
     machine.kernel = guest::file("bzImage");
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     assert_eq!(vm.view("web").get("pid"), "1");
     vm.shutdown();
@@ -173,7 +170,7 @@ fn bad_kernel_parameter_stops_the_boot() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let err = runtime.block_on(async {
         let vm = hyperstart_vmm::Vm::launch(&machine, directory.path()).await.unwrap();
-        vm.ready(DEADLINE).await.unwrap_err()
+        vm.ready(PATIENCE).await.unwrap_err()
     });
     assert!(err.to_string().contains("agent.log"), "{err}");
 }

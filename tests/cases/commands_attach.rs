@@ -1,7 +1,9 @@
 //! `hyperctl attach`: in front of what runs, whoever has started it, as often as one likes.
 
+use std::io::{BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
 
 use harness::command::{self, Place, until};
 use harness::terminal::Session;
@@ -10,6 +12,42 @@ use harness::terminal::Session;
 const ECHO: &str = "echo before; while read line; do echo got $line; \
                     case $line in end*) exit ${line#end};; esac; done";
 
+/// A hyperctl whose output is looked at while it runs.
+struct Watcher {
+    child: Child,
+    output: Receiver<u8>,
+    seen: Vec<u8>,
+}
+
+impl Watcher {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, output) = channel();
+        thread::spawn(move || {
+            stdout.bytes().map_while(Result::ok).try_for_each(|byte| sender.send(byte))
+        });
+        Self { child, output, seen: Vec::new() }
+    }
+
+    fn has_seen_something(&mut self) -> bool {
+        self.seen.extend(self.output.try_iter());
+        !self.seen.is_empty()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Its exit code, and all that it printed.
+    fn finish(mut self) -> (i32, String) {
+        let code = command::code(command::wait(&mut self.child));
+        self.seen.extend(self.output.iter());
+        (code, String::from_utf8(self.seen).unwrap())
+    }
+}
+
 /// Input, output and exit code of a pod in the background are its attached hyperctl's; what was printed before is not
 /// shown again; one that is killed leaves the pod as it is, and several see the same.
 #[test]
@@ -17,17 +55,27 @@ fn attach_connects_to_a_pod_in_the_background() {
     let place = Place::new();
     place.run(["run", "-d", "-i", "--name", "web", "busybox", "sh", "-c", ECHO]).ok();
     until("it has spoken", || place.run(["logs", "web"]).ok() == "before\n");
-    let mut killed = command::start(&mut place.command(["attach", "--no-stdin", "web"]));
-    let watcher = command::start(&mut place.command(["attach", "--no-stdin", "web"]));
-    thread::sleep(Duration::from_secs(2));
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    let said = place.run_with_input(["attach", "-i", "web"], b"one\nend7\n");
-    assert_eq!((said.code, said.stdout.as_str()), (7, "got one\ngot end7\n"), "{said:?}");
-    let watched = command::finish_started(watcher);
-    assert_eq!((watched.code, watched.stdout.as_str()), (7, "got one\ngot end7\n"), "{watched:?}");
+    let watch = || Watcher::start(&mut place.command(["attach", "--no-stdin", "web"]));
+    let (mut killed, mut watcher) = (watch(), watch());
+    let mut attach = place.command(["attach", "-i", "web"]);
+    let mut speaker = command::start(attach.stdin(Stdio::piped()));
+    let mut input = speaker.stdin.take().unwrap();
+    until("both watch", || {
+        input.write_all(b"hello\n").unwrap();
+        killed.has_seen_something() && watcher.has_seen_something()
+    });
+    killed.kill();
+    input.write_all(b"one\nend7\n").unwrap();
+    drop(input);
+    let said = command::finish_started(speaker);
+    assert_eq!(said.code, 7, "{said:?}");
+    assert!(said.stdout.starts_with("got hello\n"), "{said:?}");
+    assert!(said.stdout.ends_with("got hello\ngot one\ngot end7\n"), "{said:?}");
+    let (code, watched) = watcher.finish();
+    assert_eq!(code, 7);
+    assert!(watched.starts_with("got hello\n") && said.stdout.ends_with(&watched), "{watched:?}");
     place.run(["wait", "web"]).ok();
-    assert_eq!(place.run(["logs", "web"]).ok(), "before\ngot one\ngot end7\n");
+    assert_eq!(place.run(["logs", "web"]).ok(), format!("before\n{}", said.stdout));
     for (words, complaint) in [
         (&["attach", "web"][..], "it has exited (7)"),
         (&["attach", "nobody"], "no such pod"),
@@ -78,7 +126,8 @@ fn detach_keys_leave_a_pod_to_itself() {
 #[test]
 fn attach_passes_signals_on_and_finds_execs() {
     let place = Place::new();
-    let script = "trap 'echo bye; exit 33' INT; echo ready; while true; do sleep 0.1; done";
+    let script =
+        "trap 'echo bye; exit 33' INT; echo ready; while true; do echo still; sleep 0.5; done";
     place.run(["run", "-d", "--name", "web", "busybox", "sh", "-c", script]).ok();
     until("ready", || place.run(["logs", "web"]).ok().contains("ready"));
     let id = place.run(["exec", "-d", "web", "sh", "-c", "echo kept; sleep 1; echo on; exit 4"]);
@@ -93,7 +142,7 @@ fn attach_passes_signals_on_and_finds_execs() {
         assert!(refused.code == 125 && refused.stderr.contains(complaint), "{words:?} {refused:?}");
     }
     let mut session = Session::start(&place.command(["attach", "web"]), 80, 24);
-    thread::sleep(Duration::from_secs(2));
+    session.shows("still");
     session.types("\x03");
     session.shows("bye");
     assert_eq!(session.wait(), 33);

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 const MIB: usize = 1 << 20;
 
 fn boot(transport: Option<TransportKind>) -> Vm {
-    Vm::boot(&VmConfig { transport, deadline: Duration::from_secs(120), ..VmConfig::default() })
+    Vm::boot(&VmConfig { transport, ..VmConfig::default() })
 }
 
 /// Forty execs at a time are in their own container, each with its own output and exit code.

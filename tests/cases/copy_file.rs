@@ -4,7 +4,6 @@ use harness::raw::{Raw, Reply, bytes_field, number_field};
 use harness::volume::add_mounts;
 use harness::{Run, Vm, VmConfig};
 use hyperstart::Code;
-use std::time::Duration;
 
 const SHARE: &str = "/run/kata-containers/shared/containers";
 const REGULAR: u32 = 0o100_000;
@@ -82,7 +81,7 @@ impl Copier<'_> {
 }
 
 fn boot() -> Vm {
-    Vm::boot(&VmConfig { deadline: Duration::from_secs(240), ..VmConfig::default() })
+    Vm::boot(&VmConfig::default())
 }
 
 /// Runs a script that sees a directory of the share at /share.

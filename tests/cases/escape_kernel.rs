@@ -84,8 +84,7 @@ fn a_reboot_ends_the_container_alone() {
 /// end them.
 #[test]
 fn exhaustion_does_not_reach_pid_1() {
-    let deadline = Duration::from_secs(180);
-    let vm = Vm::boot(&VmConfig { deadline, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let serves = |what: &str| {
         vm.run(what, vm.sandbox().check()).unwrap_or_else(|err| panic!("{what}: {err}"));
         assert_eq!(vm.finish("after", &Run::probe(["exit", "3"])).code, 3, "after {what}");

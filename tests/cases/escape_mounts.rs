@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use harness::edit::put;
 use harness::mountinfo::Mounts;
 use harness::volume::{VOLUME, add_mounts, tmpfs};
-use harness::{Run, Running, Vm, VmConfig, list_namespace};
+use harness::{PATIENCE, Run, Running, Vm, VmConfig, list_namespace};
 use hyperstart::Code;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ fn race(vm: &Vm, run: &Run, change: impl Fn(&mut Spec), look: impl Fn(&str)) {
                 });
                 assert_eq!(status.code(), 0, "{said}");
                 look(&said);
-                vm.run("remove", container.remove(Duration::from_secs(10))).unwrap();
+                vm.run("remove", container.remove(PATIENCE)).unwrap();
             }
         }
         assert!(failed < 1000, "no victim was ever made");
@@ -139,7 +139,7 @@ fn cve_2019_16884_nothing_covers_proc() {
 /// Masks are on the proc that was mounted, even if another container has put a false one in its place meanwhile.
 #[test]
 fn cve_2019_19921_masks_stay_on_the_real_proc() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(180), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let holder = vm.hold_volume();
     make_root(
         &vm,
@@ -185,7 +185,7 @@ fn cve_2019_19921_masks_stay_on_the_real_proc() {
 #[test]
 fn cve_2021_30465_a_swapped_destination_does_not_lead_out() {
     const TRAPS: usize = 8;
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(180), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let holder = vm.hold_volume();
     vm.in_volume(&format!(
         "cd /volume && mkdir outside vol vol/dir && ln -s {VOLUME}/outside vol/link"
@@ -336,7 +336,7 @@ fn cve_2023_25809_cgroups_are_not_writable() {
 /// the three streams and nothing else.
 #[test]
 fn cve_2024_21626_a_working_directory_is_in_the_root() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(240), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let web = vm.start("web", &Run::probe(["ignore-signals"]));
     web.says("ready");
     for number in 0..100 {
@@ -419,7 +419,7 @@ fn cve_2025_52565_a_console_goes_where_it_belongs() {
         })
     };
     let real = create("dev", true).expect("a /dev of its own making");
-    vm.run("remove", real.remove(Duration::from_secs(10))).unwrap();
+    vm.run("remove", real.remove(PATIENCE)).unwrap();
     vm.in_volume(
         "cd /volume/root/dev && rm -f console && ln -s /proc/sys/kernel/core_pattern console",
     );
@@ -488,7 +488,7 @@ fn cve_2025_24965_passwd_is_read_in_the_root() {
         let mut said = String::new();
         let mut stdout = container.process().stdout();
         vm.run("read", tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut said)).unwrap();
-        vm.run("remove", container.remove(Duration::from_secs(10)))?;
+        vm.run("remove", container.remove(PATIENCE))?;
         Ok::<_, hyperstart::Error>(said)
     };
     for out in ["../../outside".to_owned(), format!("{VOLUME}/outside")] {

@@ -1,18 +1,17 @@
 //! Ways out through processes: those that the host starts in a container, and those that a container makes.
 
 use crate::escape::{hash_of_init, weakest};
-use harness::{Facts, Run, Vm, VmConfig};
+use harness::{Facts, PATIENCE, Run, Vm, VmConfig};
 use hyperstart::Code;
 use hyperstart::spec::map_ids;
 use oci_spec::runtime::{
     Capability, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Process, Spec,
 };
 use std::collections::HashSet;
-use std::time::Duration;
 
 /// With a processor for the attacker and one for PID 1: they meet where they run at the same time.
-fn boot(seconds: u64) -> Vm {
-    Vm::boot(&VmConfig { cpus: 2, deadline: Duration::from_secs(seconds), ..VmConfig::default() })
+fn boot() -> Vm {
+    Vm::boot(&VmConfig { cpus: 2, ..VmConfig::default() })
 }
 
 fn edit_process(spec: &mut Spec, change: impl FnOnce(&mut Process)) {
@@ -24,7 +23,7 @@ fn edit_process(spec: &mut Spec, change: impl FnOnce(&mut Process)) {
 /// A number stays a number, though /etc/passwd has it for a name of root's; the name itself is looked up.
 #[test]
 fn cve_2016_3697_a_numeric_user_is_no_name() {
-    let vm = boot(60);
+    let vm = boot();
     // The probe's image has `1000:x:0:0:...` in its /etc/passwd: see the harness.
     let passwd = vm.finish("passwd", &Run::probe(["find", "/etc/passwd", "1000:x:0:0"]));
     assert!(passwd.stdout().starts_with("1000:x:0:0:"), "the trap is not set: {passwd:?}");
@@ -41,7 +40,7 @@ fn cve_2016_3697_a_numeric_user_is_no_name() {
     match vm.try_create("named", &Run::probe(["view"]), named) {
         // Whoever asks for the name gets it looked up or refused, and never the other's answer unseen.
         Ok(container) => {
-            vm.run("remove", container.remove(Duration::from_secs(10))).unwrap();
+            vm.run("remove", container.remove(PATIENCE)).unwrap();
         }
         Err(err) => assert_eq!(err.code(), Code::InvalidArgument, "{err}"),
     }
@@ -72,7 +71,7 @@ fn chase_200_execs(vm: &Vm, chase: &Run, planted: bool, weak: impl FnOnce(&mut S
 /// it is the container's own.
 #[test]
 fn cve_2016_9962_execs_cannot_be_looked_into() {
-    let vm = boot(400);
+    let vm = boot();
     let chase = Run::probe(["chase"]);
     let control = chase_200_execs(&vm, &chase, true, |spec| weakest(spec, &[]));
     assert!(control.find("fd.socket").is_some(), "the scan finds no planted socket: {control:?}");
@@ -87,7 +86,7 @@ fn cve_2016_9962_execs_cannot_be_looked_into() {
 #[test]
 fn cve_2016_9962_a_user_namespaces_root_cannot_look_either() {
     const FIRST: u32 = 100_000;
-    let vm = boot(400);
+    let vm = boot();
     let found = chase_200_execs(&vm, &Run::probe(["chase"]).ids(FIRST), false, |spec| {
         weakest(spec, &[Capability::SysPtrace]);
         map_ids(spec, FIRST);
@@ -117,7 +116,7 @@ fn assert_harmless(found: &Facts) {
 /// nobody writes to the program that a process of the host's making came from.
 #[test]
 fn cve_2019_5736_the_guests_program_cannot_be_overwritten() {
-    let vm = boot(300);
+    let vm = boot();
     let before = hash_of_init(&vm);
     let script = "ln -s /proc/self/exe /tmp/sh; printf '#!/proc/self/exe\\n' > /tmp/script; chmod 755 /tmp/script; \
                   echo ready; while :; do for exe in /proc/[0-9]*/exe; do \
@@ -146,7 +145,7 @@ fn cve_2019_5736_the_guests_program_cannot_be_overwritten() {
 /// Ten thousand mappings are refused, for they are more than the kernel takes; never others than were asked for.
 #[test]
 fn cve_2021_43784_too_many_mappings_are_an_error() {
-    let vm = boot(60);
+    let vm = boot();
     let mapped = |count: u32| {
         move |spec: &mut Spec| {
             let mappings: Vec<_> = (0..count)
@@ -175,7 +174,7 @@ fn cve_2021_43784_too_many_mappings_are_an_error() {
 /// A mebibyte of environment and arguments arrives whole or is refused, and is never cut.
 #[test]
 fn cve_2021_43784_long_environments_arrive_whole() {
-    let vm = boot(60);
+    let vm = boot();
     let mut run = Run::probe(["view"]); // 1020 KiB
     for index in 0..15 {
         run = run.env(&format!("V{index}={}", "x".repeat(68 << 10)));
@@ -201,7 +200,7 @@ fn cve_2021_43784_long_environments_arrive_whole() {
 #[test]
 fn cve_2022_29162_27650_cve_2025_27612_inheritable_capabilities_are_as_configured() {
     const NONE: &str = "0000000000000000";
-    let vm = boot(60);
+    let vm = boot();
     let inheritable = |set: &[Capability]| {
         let set: HashSet<Capability> = set.iter().copied().collect();
         move |process: &mut Process| {

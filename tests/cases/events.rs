@@ -8,8 +8,6 @@ use hyperstart_vmm::MachineKind;
 use serde_json::json;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(400);
-
 fn id(id: &str) -> ContainerId {
     ContainerId::new(id).unwrap()
 }
@@ -44,7 +42,7 @@ fn hungry(vm: &Vm, name: &str) {
 /// and sees every event exactly once.
 #[test]
 fn every_event_is_told_once_however_often_the_connection_dies() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let mut seen = Vec::new();
     let mut connections = 0;
     let mut see = |vm: &Vm, count: usize| {
@@ -94,7 +92,7 @@ fn every_event_is_told_once_however_often_the_connection_dies() {
 /// That a container is gone is the last that is told of it, also where the removal is what ends its processes.
 #[test]
 fn a_removal_is_told_after_every_exit() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let mut events = vm.connect().events(0);
     for name in ["one", "two", "three", "four"] {
         let container = vm.start(name, &Run::probe(["ignore-signals"]));
@@ -122,7 +120,7 @@ fn cut_while_waiting(vm: &Vm, after: u64) {
 /// gone, and to one who comes late.
 #[test]
 fn an_oom_kill_is_told_to_a_caller_that_is_there() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let gone = vm.connect();
     vm.run("a caller that goes", async {
         tokio::time::timeout(Duration::from_millis(100), gone.next_oom()).await.unwrap_err();
@@ -158,7 +156,7 @@ fn devices_that_come_and_go_are_told() {
     machine.kind = MachineKind::Q35;
     machine.slots = 1;
     let busybox = machine.disks.pop().expect("busybox is the last disk");
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     let mut events = vm.sandbox().events(0);
     let plugged = vm.run("attach", vm.machine().attach(&busybox)).unwrap();
@@ -178,7 +176,7 @@ fn devices_that_come_and_go_are_told() {
 /// A container that is held up for want of memory is news of the guest: with the kernel's figures, and no flood.
 #[test]
 fn short_memory_is_told() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let mut events = vm.sandbox().events(0);
     let hog = vm.create_with("hog", &Run::probe(["allocate", "64"]), |spec| {
         put(spec, "/linux/resources/unified", json!({ "memory.high": "8388608" }));

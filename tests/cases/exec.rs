@@ -1,8 +1,7 @@
 //! More processes in a container, and what cannot be run at all.
 
-use harness::{Run, Vm, VmConfig};
+use harness::{PATIENCE, Run, Vm, VmConfig};
 use hyperstart::{Code, Error};
-use std::time::Duration;
 
 fn check(err: &Error, code: Code, text: &str) {
     assert!(err.code() == code && err.message().contains(text), "{:?}: {err}", err.code());
@@ -75,7 +74,7 @@ fn what_cannot_run_is_said_by_name() {
         // A user may be found missing when the container is made, a binary when it is to run.
         let started = vm.try_create(&format!("web-{index}"), &run, |_| {}).and_then(|container| {
             let started = vm.run("start", container.start());
-            vm.run("remove", container.remove(Duration::from_secs(5))).unwrap();
+            vm.run("remove", container.remove(PATIENCE)).unwrap();
             started
         });
         let missed = format!("{text} is no error of a container's start");
@@ -107,7 +106,7 @@ fn binary_is_found_by_path() {
 /// Two hundred execs cost PID 1 nothing that stays; its heap's own rounding is a few pages.
 #[test]
 fn execs_leave_nothing_in_pid_1() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(180), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let web = vm.start("web", &Run::probe(["sleep", "600000"]));
     let run = |count: usize, round: &str| {
         for index in 0..count {

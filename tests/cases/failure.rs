@@ -6,7 +6,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// It is our failure, it says these words, and nothing is left of it.
 fn assert_refused(place: &Place, said: &Said, words: &[&str]) {
@@ -96,7 +95,6 @@ fn guest_never_gets_ready() {
         .status();
     assert!(built.unwrap().success());
     // The probe as PID 1: the words after -- are its own (kernel-parameters.txt).
-    let begun = Instant::now();
     let words = [
         "run",
         "--timeout",
@@ -108,7 +106,6 @@ fn guest_never_gets_ready() {
         "true",
     ];
     let said = place.run(words);
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_refused(&place, &said, &["not ready after 5"]);
 }
 

@@ -14,7 +14,7 @@ use hyperstart_protocol::guest::{
 const LOOK: Duration = Duration::from_millis(500);
 
 fn boot() -> Vm {
-    Vm::boot(&VmConfig { deadline: Duration::from_secs(240), ..VmConfig::default() })
+    Vm::boot(&VmConfig::default())
 }
 
 fn pause(vm: &Vm, web: &Running<'_>) {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-const DEADLINE: Duration = Duration::from_secs(300);
 const LOG_PORT: u32 = 1025;
 
 fn end(vm: &Vm) -> u64 {
@@ -25,7 +24,7 @@ fn start_nothing(vm: &Vm, name: &str) {
 /// refused; and a request that goes well adds no line.
 #[test]
 fn the_log_is_read_at_offsets_and_grows_by_errors_alone() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let boot = vm.run("the log", vm.sandbox().log(0)).unwrap();
     let text = String::from_utf8(boot.data.clone()).unwrap();
     assert!(
@@ -96,7 +95,7 @@ async fn until(lines: &mut BufReader<UnixStream>, words: &str) -> Value {
 #[test]
 fn the_log_port_has_the_log_as_json_lines() {
     let cmdline = vec![format!("agent.log_vport={LOG_PORT}")];
-    let vm = Vm::boot(&VmConfig { cmdline, deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig { cmdline, ..VmConfig::default() });
     let Some(mut first) = vm.run("connect", connect(vm.machine().address())) else {
         return vm.kill(); // a host without a vsock: there is no port to connect to
     };

@@ -104,9 +104,8 @@ fn create_container_hook_that_fails_fails_create() {
         missing.message().contains("exited with 127: exec \"/no/such/hook\": ENOENT"),
         "{missing}"
     );
-    let mut slow = hook(GUEST_BUSYBOX, "$BB sleep 1000 & $BB sleep 1000");
+    let mut slow = hook(GUEST_BUSYBOX, "$BB sleep 100000 & $BB sleep 100000");
     slow["timeout"] = json!(1);
-    let begun = Instant::now();
     let late = refusal(&vm, json!([slow, witness]));
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
     assert!(
@@ -114,7 +113,6 @@ fn create_container_hook_that_fails_fails_create() {
             && late.message().contains("not done after 1 s"),
         "{late}"
     );
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     let seen = vm.inspect(&Run::probe(["read", "/guest/proc/1/root/run/witness"]));
     assert!(seen.stdout().contains("error:2"), "no later hook ran: {seen:?}");
     assert_eq!(vm.finish("web", &Run::shell("exit 4")).code, 4, "the id is free");

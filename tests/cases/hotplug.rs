@@ -2,10 +2,9 @@
 
 use harness::container::Run;
 use harness::vm::Mode;
-use harness::{Vm, VmConfig};
+use harness::{PATIENCE, Vm, VmConfig};
 use hyperstart::{ContainerId, ContainerOptions, Storage};
 use hyperstart_vmm::{Disk, MachineKind};
-use std::time::Duration;
 
 /// A disk that is plugged in serves a container, is let go after it, and its slot serves another.
 #[test]
@@ -19,7 +18,7 @@ fn disk_comes_and_goes() {
         machine.kind = kind;
         machine.slots = 1;
         let busybox = machine.disks.pop().expect("busybox is the last disk");
-        let vm = Vm::boot_machine(&machine, Duration::from_secs(90));
+        let vm = Vm::boot_machine(&machine);
         vm.create_sandbox();
         for name in ["one", "two"] {
             says_hello(&vm, &busybox, name);
@@ -42,6 +41,6 @@ fn says_hello(vm: &Vm, disk: &Disk, name: &str) {
         vm.run("create", vm.sandbox().create_container(&id, &spec, options)).expect("create");
     vm.run("start", container.start()).expect("start");
     assert_eq!(vm.run("wait", container.wait()).expect("wait").code(), 0);
-    vm.run("remove", container.remove(Duration::from_secs(10))).expect("remove");
+    vm.run("remove", container.remove(PATIENCE)).expect("remove");
     vm.run("detach", vm.machine().detach(plugged)).expect("detach");
 }

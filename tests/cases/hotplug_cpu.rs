@@ -1,7 +1,6 @@
 //! Processors that come while the guest runs, and memory that a kernel has to be told of.
 
 use std::ffi::OsString;
-use std::time::Duration;
 
 use harness::{Run, Vm, VmConfig};
 use hyperstart::Code;
@@ -23,7 +22,7 @@ fn boot(most: u32, timeout: u32) -> Vm {
     machine.kind = MachineKind::Q35;
     machine.slots = 1; // so that it has ACPI, which tells of what comes
     machine.qemu_args = vec![OsString::from("-smp"), format!("1,maxcpus={most}").into()];
-    let vm = Vm::boot_machine(&machine, Duration::from_secs(400));
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     vm
 }

@@ -10,14 +10,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 const AGENT: &str = "grpc.AgentService";
 
 /// The guest's own image has no such tools: each call says which one is missing, and nothing is left of it.
 #[test]
 fn missing_tool_is_named() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(180), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let mut raw = vm.raw();
     for (index, (method, v6, tool)) in [
         ("GetIPTables", 0, "no iptables-save"),
@@ -87,7 +86,7 @@ fn rules_are_set_and_read_by_the_tools_of_an_image() {
     let config = VmConfig { memory_mib: 192, ..VmConfig::default() };
     let mut machine = config.machine();
     machine.boot = Boot::Initrd(image_with_tools(directory.path()));
-    let vm = Vm::boot_machine(&machine, Duration::from_secs(240));
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     let mut raw = vm.raw();
     let mut stream_id = 1;

@@ -357,9 +357,9 @@ fn further_containers_outlive_their_host() {
 fn execs_outlive_who_started_them() {
     let place = Place::new();
     place.run(["run", "-d", "--name", "web", "busybox", "sleep", "1000"]).ok();
-    let script = "sleep 2; echo written; echo done > /done";
+    let script = "touch /begun; sleep 2; echo written; echo done > /done";
     let mut front = in_front(&place, &["exec", "web", "sh", "-c", script]);
-    sleep(Duration::from_millis(700));
+    until("it runs", || place.run(["exec", "web", "test", "-e", "/begun"]).code == 0);
     front.kill().unwrap();
     front.wait().unwrap();
     let detached = place.run(["exec", "-d", "web", "sh", "-c", "sleep 2; echo x > /also"]);

@@ -5,9 +5,6 @@ use harness::raw::bytes_field;
 use harness::{Run, Vm, VmConfig};
 use hyperstart::{Code, ContainerId, ExecId, Listing, Sandbox, State};
 use serde_json::json;
-use std::time::Duration;
-
-const DEADLINE: Duration = Duration::from_secs(300);
 
 fn list(vm: &Vm, sandbox: &Sandbox) -> Listing {
     vm.run("list", sandbox.list()).unwrap()
@@ -17,7 +14,7 @@ fn list(vm: &Vm, sandbox: &Sandbox) -> Listing {
 /// how far its output is, annotations; and never an environment.
 #[test]
 fn a_new_connection_finds_all_that_there_is() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let empty = list(&vm, vm.sandbox());
     assert_eq!((empty.containers.len(), empty.last_event), (0, 0));
     let large = "x".repeat(16 << 10);

@@ -1,7 +1,5 @@
 //! Load: many containers, many processes, many connections in one guest of 256 MiB; and afterwards nothing is left.
 
-use std::time::Duration;
-
 use harness::raw::{REQUEST, frame, request};
 use harness::{Run, Running, Vm, VmConfig, unlist_namespace};
 use hyperstart::{ExecId, SandboxConfig};
@@ -30,13 +28,12 @@ const KEPT_KIB: u64 = 384;
 const WARM_UP: usize = 140;
 
 pub fn boot(sandbox: SandboxConfig) -> Vm {
-    let deadline = Duration::from_secs(400); // a safety net
-    Vm::boot(&VmConfig { memory_mib: 256, deadline, sandbox, ..VmConfig::default() })
+    Vm::boot(&VmConfig { memory_mib: 256, sandbox, ..VmConfig::default() })
 }
 
 fn boot_over(transport: TransportKind) -> Vm {
-    let (transport, deadline) = (Some(transport), Duration::from_secs(400));
-    Vm::boot(&VmConfig { transport, memory_mib: 256, deadline, ..VmConfig::default() })
+    let transport = Some(transport);
+    Vm::boot(&VmConfig { transport, memory_mib: 256, ..VmConfig::default() })
 }
 
 /// What a guest is before a load and has to be after it.

@@ -1,7 +1,6 @@
 //! What the guest tells a monitor, and the processes of a container.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use harness::{Run, Vm, VmConfig};
 use hyperstart::{Code, ContainerId};
@@ -38,7 +37,7 @@ fn scrape(vm: &Vm) -> BTreeMap<String, f64> {
 /// Metrics are well-formed, say what `/proc` says, and tell containers apart by what they use.
 #[test]
 fn metrics_are_what_the_guest_uses() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(200), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let idle = scrape(&vm);
     assert_eq!(idle["kata_agent_scrape_count"], 1.0);
     assert_eq!(idle["kata_agent_threads"], 1.0);
@@ -97,7 +96,7 @@ fn metrics_are_what_the_guest_uses() {
 /// command lines with what is odd in them; a child of a child too, and nothing of another container.
 #[test]
 fn processes_of_a_container_are_listed() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(200), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let other = vm.start("other", &Run::probe(["ignore-signals"]));
     other.says("ready");
     let web = vm.start("web", &Run::shell("sh -c 'sleep 10001 & echo begun; wait' & wait"));
@@ -140,8 +139,7 @@ fn processes_of_a_container_are_listed() {
 /// More processes than a list holds are cut, and it says so; the guest serves on.
 #[test]
 fn long_lists_of_processes_are_cut() {
-    let config =
-        VmConfig { memory_mib: 512, deadline: Duration::from_secs(600), ..VmConfig::default() };
+    let config = VmConfig { memory_mib: 512, ..VmConfig::default() };
     let vm = Vm::boot(&config);
     // A long command line each, so that it is the bytes that are too many.
     let long = "x".repeat(4000);

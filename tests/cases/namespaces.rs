@@ -297,7 +297,7 @@ fn an_init_tends_the_program() {
 #[test]
 fn a_sandbox_that_fails_leaves_no_shared_pids() {
     let config = VmConfig::default();
-    let vm = Vm::boot_machine(&config.machine(), config.deadline);
+    let vm = Vm::boot_machine(&config.machine());
     let storages = vec![Storage { driver: "unheard-of".into(), ..Storage::default() }];
     let bad = SandboxConfig { shared_pid: true, storages, ..SandboxConfig::default() };
     vm.run("create", vm.sandbox().create(&bad)).expect_err("no such driver");

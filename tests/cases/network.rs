@@ -8,9 +8,6 @@ use harness::{Vm, VmConfig};
 use hyperstart::{Cidr, Code, Interface, Neighbour, Route};
 use hyperstart_vmm::{MachineKind, Network, Nic};
 
-/// Generous: machines are translated, and share this one.
-const DEADLINE: Duration = Duration::from_secs(300);
-
 pub const MAC: &str = "02:00:00:00:00:01";
 pub const MAC_2: &str = "02:00:00:00:00:02";
 
@@ -40,7 +37,7 @@ pub fn vm_with_nics(macs: &[&str]) -> Vm {
         mtu: None,
     };
     let nics = macs.iter().map(nic).collect();
-    Vm::boot(&VmConfig { nics, deadline: DEADLINE, ..VmConfig::default() })
+    Vm::boot(&VmConfig { nics, ..VmConfig::default() })
 }
 
 pub fn update(vm: &Vm, interface: &Interface) -> hyperstart::Result<Interface> {
@@ -65,7 +62,7 @@ fn pod_reaches_its_peer_over_both_families() {
     // Not restricted: 10.0.2.2 and fec0::2 are this machine's loopback. Nothing else is spoken to.
     let network = Network::User { restricted: false };
     let nics = vec![Nic { network, mac: MAC.into(), mtu: Some(1500) }];
-    let vm = Vm::boot(&VmConfig { nics, deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig { nics, ..VmConfig::default() });
     let mut wanted = interface(MAC, "eth0", &["10.0.2.15/24", "fec0::15/64"]);
     wanted.mtu = 1500;
     let eth0 = update(&vm, &wanted).unwrap();
@@ -156,7 +153,7 @@ fn nic_that_is_plugged_in_is_waited_for() {
     let mut machine = config.machine();
     machine.kind = MachineKind::Q35;
     machine.slots = 1;
-    let vm = Vm::boot_machine(&machine, DEADLINE);
+    let vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     let plug = async {
         tokio::time::sleep(Duration::from_millis(300)).await; // the guest has begun to wait

@@ -23,7 +23,7 @@ const MOST: usize = 256;
 
 fn boot() -> Vm {
     let transport = Some(TransportKind::VhostUserVsock);
-    Vm::boot(&VmConfig { transport, deadline: Duration::from_secs(300), ..VmConfig::default() })
+    Vm::boot(&VmConfig { transport, ..VmConfig::default() })
 }
 
 fn web(vm: &Vm) -> Running<'_> {
@@ -324,9 +324,7 @@ fn what_fast_streams_hold_is_bounded() {
 #[test]
 fn input_is_taken_once() {
     for transport in [TransportKind::VhostUserVsock, TransportKind::Serial] {
-        let deadline = Duration::from_secs(300);
-        let vm =
-            Vm::boot(&VmConfig { transport: Some(transport), deadline, ..VmConfig::default() });
+        let vm = Vm::boot(&VmConfig { transport: Some(transport), ..VmConfig::default() });
         let bytes = pattern(MIB);
         let web = vm.start("web", &Run::probe(["sum"]));
         let process = web.process();

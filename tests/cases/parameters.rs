@@ -1,9 +1,6 @@
 //! Words of the kernel's command line that are for init: honoured, said not to be, or refused by their names.
 
-use harness::{Vm, VmConfig};
-use std::time::Duration;
-
-const DEADLINE: Duration = Duration::from_secs(300);
+use harness::{PATIENCE, Vm, VmConfig};
 
 /// What this guest does not do is said by its name in the log, and the guest comes up; what is not init's is no news.
 #[test]
@@ -11,7 +8,7 @@ fn a_parameter_that_is_not_honoured_is_said_by_name() {
     let ours = ["agent.debug_console", "agent.debug_console_vport=1026", "agent.trace=true"];
     let others = ["agent.log=warn", "psi=1", "systemd.unit=kata-containers.target"];
     let cmdline = ours.iter().chain(&others).map(|&word| word.to_owned()).collect();
-    let vm = Vm::boot(&VmConfig { cmdline, deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig { cmdline, ..VmConfig::default() });
     let log = vm.run("the log", vm.sandbox().log(0)).unwrap();
     let log = String::from_utf8(log.data).unwrap();
     for name in ["agent.debug_console", "agent.debug_console_vport", "agent.trace"] {
@@ -31,7 +28,7 @@ fn a_bad_value_stops_the_boot_by_name() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let err = runtime.block_on(async {
             let vm = hyperstart_vmm::Vm::launch(&machine, directory.path()).await.unwrap();
-            vm.ready(DEADLINE).await.unwrap_err()
+            vm.ready(PATIENCE).await.unwrap_err()
         });
         let (name, _) = word.split_once('=').unwrap();
         assert!(err.to_string().contains(&format!("kernel parameter {name}: bad value")), "{err}");

@@ -3,7 +3,7 @@
 use harness::edit::put;
 use harness::mountinfo::{Mount, Mounts};
 use harness::volume::{VOLUME, add_mounts, tmpfs};
-use harness::{Run, Running, Vm, VmConfig};
+use harness::{PATIENCE, Run, Running, Vm, VmConfig};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
@@ -173,6 +173,6 @@ fn nothing_is_mounted_on_what_the_guest_shares() {
     let err = create("rshared").expect_err("shared");
     assert!(err.message().contains("\"/v\" is shared with the guest"), "{err}");
     let web = create("rslave").expect("a slave gives nothing back");
-    vm.run("remove", web.remove(std::time::Duration::from_secs(10))).unwrap();
+    vm.run("remove", web.remove(PATIENCE)).unwrap();
     vm.shutdown();
 }

@@ -4,7 +4,6 @@ use harness::raw::{REQUEST, RESPONSE, Reply, bytes_field, frame, header, number_
 use harness::{Run, Vm, VmConfig, guest};
 use hyperstart::Code;
 use hyperstart_vmm::TransportKind;
-use std::time::Duration;
 
 const AGENT: &str = "grpc.AgentService";
 const HEALTH: &str = "grpc.Health";
@@ -16,7 +15,7 @@ const NOISE_FRAMES: usize = 50;
 /// A guest over vsock, where bytes reach PID 1 as they are.
 fn boot() -> Vm {
     let transport = Some(TransportKind::VhostUserVsock);
-    Vm::boot(&VmConfig { transport, deadline: Duration::from_secs(150), ..VmConfig::default() })
+    Vm::boot(&VmConfig { transport, ..VmConfig::default() })
 }
 
 /// The guest serves, by a connection of its own and by a container that runs.
@@ -184,11 +183,7 @@ fn noise_is_survived() {
 #[test]
 fn noise_on_serial_is_survived() {
     let transport = Some(TransportKind::Serial);
-    let vm = Vm::boot(&VmConfig {
-        transport,
-        deadline: Duration::from_secs(150),
-        ..VmConfig::default()
-    });
+    let vm = Vm::boot(&VmConfig { transport, ..VmConfig::default() });
     noise(&vm, &mut Noise(0x5eed), 20);
     assert_serves(&vm, "web");
     vm.shutdown();

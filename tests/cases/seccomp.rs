@@ -1,6 +1,6 @@
 //! `linux.seccomp`: which system calls a container may make, seen from inside.
 
-use harness::{Facts, Finished, Run, Vm, VmConfig};
+use harness::{Facts, Finished, PATIENCE, Run, Vm, VmConfig};
 use hyperstart::{Code, ContainerId, spec};
 use libc::{
     SYS_close, SYS_dup, SYS_fchdir, SYS_fchmod, SYS_fdatasync, SYS_fsync, SYS_getpid, SYS_getppid,
@@ -8,7 +8,6 @@ use libc::{
 };
 use oci_spec::runtime::{Capability, Spec};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// A process that was killed for a call: 128 + SIGSYS.
 const KILLED: u8 = 128 + 31;
@@ -252,7 +251,7 @@ fn a_profile_that_allows_nothing_ends_its_container() {
     let container = created.unwrap();
     let err = vm.run("start", container.start()).unwrap_err();
     assert!(err.code() == Code::PermissionDenied && err.message().contains("EPERM"), "{err}");
-    vm.run("remove", container.remove(Duration::from_secs(5))).unwrap();
+    vm.run("remove", container.remove(PATIENCE)).unwrap();
     let killed = json!({ "defaultAction": "SCMP_ACT_KILL_PROCESS" });
     assert_eq!(finish(&vm, "killed", &Run::probe(["exit", "0"]), &killed).code, KILLED);
     vm.shutdown();

@@ -7,10 +7,8 @@ use oci_spec::runtime::Spec;
 use serde_json::json;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(400);
-
 fn boot() -> Vm {
-    Vm::boot_machine(&VmConfig::default().machine(), DEADLINE)
+    Vm::boot_machine(&VmConfig::default().machine())
 }
 
 fn describe(vm: &Vm, name: &str, change: impl FnOnce(&mut Spec)) -> PodContainer {

@@ -13,7 +13,7 @@ use serde_json::json;
 const MIB: u64 = 1 << 20;
 
 fn boot() -> Vm {
-    Vm::boot(&VmConfig { deadline: Duration::from_secs(300), ..VmConfig::default() })
+    Vm::boot(&VmConfig::default())
 }
 
 fn stats(vm: &Vm, web: &Running<'_>) -> ContainerStats {
@@ -138,7 +138,7 @@ fn disk_traffic_is_what_was_written_and_read() {
     let file = disk(Filesystem::Ext4, 64 * MIB);
     let mut machine = VmConfig::default().machine();
     machine.disks.push(file.attached());
-    let mut vm = Vm::boot_machine(&machine, Duration::from_secs(300));
+    let mut vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     let volume = file.storage(&vm, 2);
     let web = vm.start_with("web", &Run::shell("echo begun; sleep 1000").storage(volume), |spec| {

@@ -1,7 +1,5 @@
 //! Swap that the host attaches to a running guest.
 
-use std::time::Duration;
-
 use harness::disk::{Filesystem, disk};
 use harness::raw::Reply;
 use harness::{Run, Vm, VmConfig};
@@ -37,7 +35,7 @@ fn disk_is_swapped_on_by_its_path() {
     machine.disks.push(file.attached());
     let cmdline = "agent.hotplug_timeout=1".to_owned();
     machine.cmdline.push(cmdline);
-    let mut vm = Vm::boot_machine(&machine, Duration::from_secs(400));
+    let mut vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     assert_eq!(swaps(&vm), Vec::<String>::new());
     for (path, code, words) in [
@@ -78,7 +76,7 @@ fn disk_is_swapped_on_by_its_pci_path() {
     let mut machine = VmConfig { cmdline, ..VmConfig::default() }.machine();
     machine.kind = MachineKind::Q35;
     machine.slots = 1;
-    let mut vm = Vm::boot_machine(&machine, Duration::from_secs(300));
+    let mut vm = Vm::boot_machine(&machine);
     vm.create_sandbox();
     let plugged = vm.run("attach", vm.machine().attach(&file.attached())).unwrap();
     let slots: Vec<u32> = plugged

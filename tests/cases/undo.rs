@@ -1,14 +1,11 @@
 //! A container that cannot be is undone: whatever step of its making fails, the guest is as it was before.
 
 use harness::edit::{push, put, put_in_process};
-use harness::{Run, Vm, VmConfig};
+use harness::{PATIENCE, Run, Vm, VmConfig};
 use hyperstart::Storage;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
-
-/// Enough for some dozens of containers, and a look at the guest after each.
-const DEADLINE: Duration = Duration::from_secs(240);
+use std::time::Instant;
 
 /// One step of `create` that is made to fail: what is asked for, and what the error must say.
 struct Failure {
@@ -137,12 +134,10 @@ fn difference<'a>(before: &'a [String], after: &'a [String]) -> (Vec<&'a str>, V
     (without(before, after), without(after, before))
 }
 
-/// How long what ends by itself may take to be gone: a child that was killed, the looker's own pipes.
-const SETTLED: Duration = Duration::from_secs(10);
-
+/// What ends by itself may take a while to be gone: a child that was killed, the looker's own pipes.
 #[track_caller]
 fn assert_same(what: &str, before: &[String], vm: &Vm) {
-    let deadline = Instant::now() + SETTLED;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let after = vm.guest_state();
         let (gone, left) = difference(before, &after);
@@ -157,7 +152,7 @@ fn assert_same(what: &str, before: &[String], vm: &Vm) {
 /// devices, and PID 1's descriptors are as before.
 #[test]
 fn create_that_fails_at_any_step_is_undone() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     vm.guest_state(); // what the first look makes for good: directories of images
     let before = vm.guest_state();
     for Failure { run, change, words } in failures() {
@@ -173,7 +168,7 @@ fn create_that_fails_at_any_step_is_undone() {
 /// A start that fails leaves a stopped container; once that is removed, nothing is left either.
 #[test]
 fn start_that_fails_leaves_nothing_to_its_removal() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     vm.guest_state();
     let before = vm.guest_state();
     let hooks = json!({ "startContainer": [{ "path": "/probe", "args": ["probe", "exit", "9"] }] });
@@ -196,7 +191,7 @@ fn start_that_fails_leaves_nothing_to_its_removal() {
 /// An exec that fails at any step leaves its container, and the guest, as they were.
 #[test]
 fn exec_that_fails_is_undone() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let web = vm.start("web", &Run::probe(["ignore-signals"]));
     web.says("ready");
     vm.guest_state();
@@ -231,7 +226,7 @@ fn exec_that_fails_is_undone() {
 /// The look at the guest sees each kind of thing that a container is made of: an unfinished undo would be found.
 #[test]
 fn what_a_container_is_made_of_is_seen() {
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     vm.guest_state();
     let before = vm.guest_state();
     let web = vm.create("web", &Run::probe(["exit", "0"]));
@@ -255,7 +250,7 @@ fn what_a_container_is_made_of_is_seen() {
 fn failing_again_and_again_costs_no_memory() {
     const ROUNDS: usize = 100;
     const GROWTH_MAX_KIB: u64 = 128; // one KiB a round, with some for the allocator's own
-    let vm = Vm::boot(&VmConfig { deadline: DEADLINE, ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let fail = |rounds: usize| {
         for _ in 0..rounds {
             let run = Run::probe(["exit", "0"]).user("nobody-here");

@@ -1,7 +1,5 @@
 //! New limits for a container that runs: what is said changes, at once and for good, or nothing does.
 
-use std::time::Duration;
-
 use harness::edit::put;
 use harness::{Run, Running, Vm, VmConfig};
 use hyperstart::{Code, ContainerId, Error};
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 const MIB: u64 = 1 << 20;
 
 fn boot() -> Vm {
-    Vm::boot(&VmConfig { cpus: 2, deadline: Duration::from_secs(300), ..VmConfig::default() })
+    Vm::boot(&VmConfig { cpus: 2, ..VmConfig::default() })
 }
 
 fn resources(json: &Value) -> LinuxResources {

@@ -60,7 +60,7 @@ fn with_disk<'vm>(vm: &'vm Vm, file: &DiskFile) -> Running<'vm> {
 /// less than is in it is refused, and so is all that is not an ephemeral storage.
 #[test]
 fn ephemeral_volume_takes_a_new_size() {
-    let vm = Vm::boot(&VmConfig { deadline: Duration::from_secs(200), ..VmConfig::default() });
+    let vm = Vm::boot(&VmConfig::default());
     let run = Run::shell("echo begun; sleep 10000").storage(tmpfs(VOLUME, &["size=2m", "noexec"]));
     let web = vm.start_with("web", &run, |spec| {
         add_mounts(spec, json!([{ "destination": "/volume", "type": "bind", "source": VOLUME, "options": ["rbind"] }]));
@@ -109,7 +109,7 @@ fn volume_grows_with_its_disk() {
         let file = disk(filesystem, small);
         let mut machine = VmConfig::default().machine();
         machine.disks.push(file.attached());
-        let mut vm = Vm::boot_machine(&machine, Duration::from_secs(300));
+        let mut vm = Vm::boot_machine(&machine);
         vm.create_sandbox();
         let web = with_disk(&vm, &file);
         let write = "echo hello > /disk/file; dd if=/dev/urandom of=/disk/data bs=64k count=64 2> /dev/null; sync; md5sum /disk/data";

@@ -10,15 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::PATIENCE;
 use crate::guest;
-
-/// How long one command may take, its VM's boot included.
-const DEADLINE: Duration = Duration::from_secs(600);
-/// How long everything may take to be gone after what owned it.
-const GONE: Duration = Duration::from_secs(60);
-
-/// How long a change may take that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a command said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +123,7 @@ impl Place {
                 return;
             }
             assert!(
-                begun.elapsed() < GONE,
+                begun.elapsed() < PATIENCE,
                 "left behind: processes {:#?}, files {:#?}",
                 left.0,
                 left.1
@@ -202,7 +195,7 @@ pub fn finish_bytes(mut child: Child) -> (i32, Vec<u8>, Vec<u8>) {
     let status = wait(&mut child);
     // Whoever got the pipe from the command and stays would keep the output open for ever.
     let bytes = |gathered: Receiver<Vec<u8>>| {
-        gathered.recv_timeout(DEADLINE).expect("the end of a command's output")
+        gathered.recv_timeout(PATIENCE).expect("the end of a command's output")
     };
     (code(status), bytes(stdout), bytes(stderr))
 }
@@ -224,9 +217,9 @@ pub fn wait(child: &mut Child) -> ExitStatus {
         if let Some(status) = child.try_wait().expect("wait for a command") {
             return status;
         }
-        if begun.elapsed() > DEADLINE {
+        if begun.elapsed() > PATIENCE {
             child.kill().expect("kill a command");
-            panic!("a command is not done after {} s", DEADLINE.as_secs());
+            panic!("a command is not done after {} s", PATIENCE.as_secs());
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -1,19 +1,16 @@
 //! Containers of a test: what to run, and what came of it.
 
+use crate::PATIENCE;
 use hyperstart::{
     Container, ContainerId, ContainerOptions, ExecId, Output, PodContainer, Process, Result,
     Storage, spec,
 };
 use oci_spec::runtime::{self, Spec};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use crate::facts::Facts;
 use crate::vm::Vm;
-
-/// How long a container's removal may take.
-const REMOVE: Duration = Duration::from_secs(10);
 
 /// Which image a container has as its root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,7 +380,7 @@ impl<'vm> Running<'vm> {
     /// Removes the container, whatever runs in it.
     pub fn remove(&self) {
         self.vm
-            .run("remove a container", self.container.remove(REMOVE))
+            .run("remove a container", self.container.remove(PATIENCE))
             .unwrap_or_else(|err| panic!("{err}"));
     }
 }

@@ -39,6 +39,10 @@ pub use facts::Facts;
 pub use namespaces::{list_namespace, unlist_namespace};
 pub use vm::{Mode, Vm, VmConfig};
 
+/// How long a test waits for anything, a whole test included, unless it says otherwise: a net for what hangs. VMs run
+/// translated, on a machine that others use, so it is no measure of anything.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// The bytes that `probe write` writes.
 pub fn pattern(bytes: usize) -> Vec<u8> {
     (0..251).cycle().take(bytes).collect()

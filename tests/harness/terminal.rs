@@ -6,16 +6,14 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use crate::PATIENCE;
 use crate::command::{code, wait};
-
-/// How long a text may take to appear.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A command that runs on a terminal.
 pub struct Session {
@@ -72,7 +70,7 @@ impl Session {
                 self.screen.drain(..at + text.len());
                 return;
             }
-            let left = DEADLINE.saturating_sub(begun.elapsed());
+            let left = PATIENCE.saturating_sub(begun.elapsed());
             match self.output.recv_timeout(left) {
                 Ok(bytes) => self.screen.push_str(&String::from_utf8_lossy(&bytes)),
                 Err(_) => panic!("{text:?} has not appeared; the terminal shows {:?}", self.screen),

@@ -10,14 +10,9 @@ use hyperstart_vmm::{AgentAddress, Boot, Disk, Exit, Machine, Nic, TransportKind
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::PATIENCE;
 use crate::guest;
 use crate::raw::Raw;
-
-/// How long a test may take, boot and shutdown included, unless it says otherwise. VMs run translated and share the
-/// machine with another test, so this is no measure of anything.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// How long the guest may take to power off.
-const POWER_OFF: Duration = Duration::from_secs(10);
 
 /// Where the guest's root comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +52,7 @@ impl Default for VmConfig {
             shares: Vec::new(),
             nics: Vec::new(),
             sandbox: SandboxConfig::default(),
-            deadline: DEADLINE,
+            deadline: PATIENCE,
         }
     }
 }
@@ -112,7 +107,7 @@ impl Vm {
 
     /// Boots a guest and makes the sandbox.
     pub fn boot(config: &VmConfig) -> Self {
-        let vm = Self::boot_machine(&config.machine(), config.deadline);
+        let vm = Self::boot_machine_within(&config.machine(), config.deadline);
         vm.create_sandbox_of(&config.sandbox);
         vm
     }
@@ -128,7 +123,12 @@ impl Vm {
     }
 
     /// Boots any machine whose guest is ours. There is no sandbox yet.
-    pub fn boot_machine(machine: &Machine, deadline: Duration) -> Self {
+    pub fn boot_machine(machine: &Machine) -> Self {
+        Self::boot_machine_within(machine, PATIENCE)
+    }
+
+    /// The same, with so long for the whole test.
+    pub fn boot_machine_within(machine: &Machine, deadline: Duration) -> Self {
         let directory =
             tempfile::Builder::new().prefix("hs").tempdir().expect("make a run directory");
         let runtime = Builder::new_current_thread().enable_all().build().expect("start a runtime");
@@ -219,7 +219,7 @@ impl Vm {
     /// As [`Vm::shutdown`], of a guest that cannot be looked into: no container can be made in it.
     pub fn power_off(&mut self) {
         self.run("destroy the sandbox", self.sandbox.destroy()).expect("destroy the sandbox");
-        let exit = self.run("power off", self.machine.shutdown(POWER_OFF));
+        let exit = self.run("power off", self.machine.shutdown(PATIENCE));
         assert!(matches!(exit, Exit::Status(0)), "qemu {exit}");
         self.ended = true;
     }
