@@ -4,12 +4,12 @@ use crate::config::{ImageConfig, architecture};
 use crate::dir;
 use crate::docker;
 use crate::error::{Context, Error, Result};
+use crate::files::Files;
 use crate::image::{Layer, Source, flatten};
 use crate::limits::{Budget, Limits};
 use crate::oci;
 use crate::progress::Progress;
 use crate::spool::Spool;
-use crate::store::Store;
 use crate::stream::{Blob, Bounded, Compression};
 use crate::tree::{Time, Tree};
 use std::fs::File;
@@ -81,8 +81,8 @@ pub fn build(request: &Request<'_>, scratch: &Path, progress: &dyn Progress) -> 
 enum Opened {
     Directory,
     RootfsArchive(Blob),
-    Oci(Store),
-    Docker(Store),
+    Oci(Files),
+    Docker(Files),
 }
 
 fn open(
@@ -105,40 +105,40 @@ fn open(
         Format::Directory => Err(Error::refused("it is a file, not a directory")),
         Format::RootfsArchive => Ok(Opened::RootfsArchive(blob)),
         Format::Oci => {
-            Store::archive(plain(blob, budget, spool, progress)?, budget).map(Opened::Oci)
+            Files::archive(plain(blob, budget, spool, progress)?, budget).map(Opened::Oci)
         }
         Format::Docker => {
-            Store::archive(plain(blob, budget, spool, progress)?, budget).map(Opened::Docker)
+            Files::archive(plain(blob, budget, spool, progress)?, budget).map(Opened::Docker)
         }
         Format::Auto => {
-            let store = Store::archive(plain(blob, budget, spool, progress)?, budget)?;
-            recognise(store)
+            let files = Files::archive(plain(blob, budget, spool, progress)?, budget)?;
+            recognise(files)
         }
     }
 }
 
 fn open_directory(request: &Request<'_>) -> Result<Opened> {
-    let store = || Store::directory(request.source);
+    let files = || Files::directory(request.source);
     match request.format {
         Format::Directory => Ok(Opened::Directory),
         Format::RootfsArchive => Err(Error::refused("it is a directory, not an archive")),
-        Format::Oci => store().map(Opened::Oci),
-        Format::Docker => store().map(Opened::Docker),
+        Format::Oci => files().map(Opened::Oci),
+        Format::Docker => files().map(Opened::Docker),
         // index.json alone may be anybody's file; oci-layout is there to tell
-        Format::Auto if store()?.has("oci-layout") && store()?.has("index.json") => {
-            store().map(Opened::Oci)
+        Format::Auto if files()?.has("oci-layout") && files()?.has("index.json") => {
+            files().map(Opened::Oci)
         }
         Format::Auto => Ok(Opened::Directory),
     }
 }
 
 /// OCI before Docker's own form: recent `docker save` writes both, and only OCI has a digest for every blob.
-fn recognise(store: Store) -> Result<Opened> {
-    if store.has("oci-layout") && store.has("index.json") {
-        return Ok(Opened::Oci(store));
+fn recognise(files: Files) -> Result<Opened> {
+    if files.has("oci-layout") && files.has("index.json") {
+        return Ok(Opened::Oci(files));
     }
-    if store.has("manifest.json") {
-        return Ok(Opened::Docker(store));
+    if files.has("manifest.json") {
+        return Ok(Opened::Docker(files));
     }
     Err(Error::refused(
         "an archive with neither index.json (OCI) nor manifest.json (docker save); \
@@ -195,8 +195,8 @@ fn read(
             name: None,
             digest: String::new(),
         },
-        Opened::Oci(store) => oci::load(&store, request.reference, wanted)?,
-        Opened::Docker(store) => docker::load(&store, request.reference, wanted)?,
+        Opened::Oci(files) => oci::load(&files, request.reference, wanted)?,
+        Opened::Docker(files) => docker::load(&files, request.reference, wanted)?,
     };
     let tree = flatten(&source.layers, budget, spool, progress)?;
     let Source { config, name, digest, .. } = source;

@@ -3,13 +3,29 @@
 use crate::error::{Error, Result};
 use crate::output::hex;
 use crate::tree::shown;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::io::{self, Read};
 
 /// A SHA-256 digest. Only made from text that is one, so it is safe as a part of a path.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
+
+impl TryFrom<String> for Digest {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Digest> {
+        Digest::parse(&text)
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
 
 impl Digest {
     pub fn parse(text: &str) -> Result<Digest> {

@@ -5,9 +5,9 @@
 use crate::config::JSON_MAX;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files::Files;
 use crate::image::{Layer, Source, config_of, is_named};
 use crate::oci::parse;
-use crate::store::Store;
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -26,10 +26,10 @@ impl Saved {
 }
 
 /// Finds the image that is asked for: `reference` among several.
-pub fn load(store: &Store, reference: Option<&str>, architecture: &str) -> Result<Source> {
-    let images: Vec<Saved> = parse("manifest.json", &store.read("manifest.json", JSON_MAX)?)?;
+pub fn load(files: &Files, reference: Option<&str>, architecture: &str) -> Result<Source> {
+    let images: Vec<Saved> = parse("manifest.json", &files.read("manifest.json", JSON_MAX)?)?;
     let saved = choose(images, reference)?;
-    let bytes = store.read(&saved.config, JSON_MAX).context(|| "configuration".into())?;
+    let bytes = files.read(&saved.config, JSON_MAX).context(|| "configuration".into())?;
     let digest = Digest::of(&bytes);
     if let Some(asked) = named_digest(&saved.config).filter(|asked| *asked != digest) {
         return Err(Error::refused(format!(
@@ -44,7 +44,7 @@ pub fn load(store: &Store, reference: Option<&str>, architecture: &str) -> Resul
         )));
     }
     let layers = saved.layers.iter().zip(config.diff_ids).map(|(path, diff_id)| {
-        Ok(Layer { blob: store.blob(path)?, digest: None, diff_id: Some(diff_id) })
+        Ok(Layer { blob: files.blob(path)?, digest: None, diff_id: Some(diff_id) })
     });
     Ok(Source {
         layers: layers.collect::<Result<_>>()?,

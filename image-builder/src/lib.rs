@@ -6,6 +6,8 @@
 //!                      tree, content                        names and metadata in memory, bytes where they are
 //!                        |
 //!                   cpio, erofs -> output                   writers: one file that appears whole or not at all
+//!                        |
+//!                      store                                container images by digest, a layer an EROFS image
 //! ```
 //! Nothing is extracted to the host's file system and nothing needs root: a hostile archive can at most be refused.
 
@@ -14,11 +16,12 @@ pub mod config;
 pub mod container;
 pub mod content;
 pub mod cpio;
-mod digest;
+pub mod digest;
 mod dir;
 mod docker;
 pub mod erofs;
 pub mod error;
+mod files;
 pub mod guest;
 mod image;
 mod layers;
@@ -29,10 +32,11 @@ mod oci;
 pub mod output;
 pub mod progress;
 mod spool;
-mod store;
+pub mod store;
 mod stream;
 mod tar;
 pub mod tree;
 
 pub use config::{Image, ImageConfig};
+pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};

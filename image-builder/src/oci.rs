@@ -7,8 +7,8 @@
 use crate::config::JSON_MAX;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files::Files;
 use crate::image::{Layer, Source, config_of};
-use crate::store::Store;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -75,18 +75,18 @@ struct Candidate {
 }
 
 /// Finds the image that is asked for: `reference` among several, of this architecture.
-pub fn load(store: &Store, reference: Option<&str>, architecture: &str) -> Result<Source> {
-    let index: Index = parse("index.json", &store.read("index.json", JSON_MAX)?)?;
+pub fn load(files: &Files, reference: Option<&str>, architecture: &str) -> Result<Source> {
+    let index: Index = parse("index.json", &files.read("index.json", JSON_MAX)?)?;
     let mut candidates = Vec::new();
     for descriptor in index.manifests {
         let name = descriptor.name().map(str::to_owned);
-        collect(store, Candidate { descriptor, name }, 0, &mut candidates)?;
+        collect(files, Candidate { descriptor, name }, 0, &mut candidates)?;
     }
     let chosen = choose(candidates, reference, architecture)?;
     let digest = Digest::parse(&chosen.descriptor.digest)?;
-    let bytes = read_blob(store, &chosen.descriptor, "manifest")?;
+    let bytes = read_blob(files, &chosen.descriptor, "manifest")?;
     let manifest: Manifest = parse("manifest", &bytes)?;
-    let config = read_blob(store, &manifest.config, "configuration")?;
+    let config = read_blob(files, &manifest.config, "configuration")?;
     let config = config_of(&config, architecture)?;
     if config.diff_ids.len() != manifest.layers.len() {
         let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
@@ -95,7 +95,7 @@ pub fn load(store: &Store, reference: Option<&str>, architecture: &str) -> Resul
         )));
     }
     let layers = manifest.layers.iter().zip(config.diff_ids);
-    let layers = layers.map(|(descriptor, diff_id)| layer(store, descriptor, diff_id));
+    let layers = layers.map(|(descriptor, diff_id)| layer(files, descriptor, diff_id));
     Ok(Source {
         layers: layers.collect::<Result<_>>()?,
         config: config.config,
@@ -106,7 +106,7 @@ pub fn load(store: &Store, reference: Option<&str>, architecture: &str) -> Resul
 
 /// Follows nested indexes to manifests of images; what documents an image (attestations) is left out.
 fn collect(
-    store: &Store,
+    files: &Files,
     candidate: Candidate,
     depth: usize,
     into: &mut Vec<Candidate>,
@@ -127,10 +127,10 @@ fn collect(
     if depth == DEPTH_MAX {
         return Err(Error::refused("index.json: indexes lie too deep within one another"));
     }
-    let index: Index = parse("index", &read_blob(store, &descriptor, "index")?)?;
+    let index: Index = parse("index", &read_blob(files, &descriptor, "index")?)?;
     for descriptor in index.manifests {
         let name = name.clone().or_else(|| descriptor.name().map(str::to_owned));
-        collect(store, Candidate { descriptor, name }, depth + 1, into)?;
+        collect(files, Candidate { descriptor, name }, depth + 1, into)?;
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ fn has_variant(candidate: &Candidate) -> bool {
 }
 
 /// A blob that is held in memory, its length and digest checked.
-fn read_blob(store: &Store, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
+fn read_blob(files: &Files, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
     let known = what != "manifest"
         || descriptor.media_type.is_empty()
         || MANIFEST_TYPES.contains(&descriptor.media_type.as_str());
@@ -209,7 +209,7 @@ fn read_blob(store: &Store, descriptor: &Descriptor, what: &str) -> Result<Vec<u
         return Err(Error::unsupported(format!("{what}: media type {media_type:?}")));
     }
     let digest = Digest::parse(&descriptor.digest).context(|| what.into())?;
-    let bytes = store.read(&blob_path(&digest), JSON_MAX).context(|| what.into())?;
+    let bytes = files.read(&blob_path(&digest), JSON_MAX).context(|| what.into())?;
     check_length(descriptor, bytes.len() as u64).context(|| format!("{what} {digest}"))?;
     let found = Digest::of(&bytes);
     match found == digest {
@@ -228,7 +228,7 @@ fn check_length(descriptor: &Descriptor, length: u64) -> Result<()> {
     }
 }
 
-fn layer(store: &Store, descriptor: &Descriptor, diff_id: Digest) -> Result<Layer> {
+fn layer(files: &Files, descriptor: &Descriptor, diff_id: Digest) -> Result<Layer> {
     let digest = Digest::parse(&descriptor.digest).context(|| "layer".into())?;
     let media_type = &descriptor.media_type;
     let is_tar = media_type.is_empty()
@@ -237,7 +237,7 @@ fn layer(store: &Store, descriptor: &Descriptor, diff_id: Digest) -> Result<Laye
     if !is_tar || media_type.contains("encrypted") {
         return Err(Error::unsupported(format!("layer {digest}: media type {media_type:?}")));
     }
-    let blob = store.blob(&blob_path(&digest)).context(|| format!("layer {digest}"))?;
+    let blob = files.blob(&blob_path(&digest)).context(|| format!("layer {digest}"))?;
     check_length(descriptor, blob.length).context(|| format!("layer {digest}"))?;
     Ok(Layer { blob, digest: Some(digest), diff_id: Some(diff_id) })
 }

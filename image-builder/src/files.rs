@@ -20,7 +20,7 @@ use std::rc::Rc;
 /// How many links may lead to one file.
 const LINKS_MAX: usize = 8;
 
-pub enum Store {
+pub enum Files {
     Directory(OwnedFd),
     Archive { archive: Blob, members: BTreeMap<Path, Member> },
 }
@@ -36,16 +36,16 @@ pub enum Member {
     Other,
 }
 
-impl Store {
-    pub fn directory(path: &std::path::Path) -> Result<Store> {
+impl Files {
+    pub fn directory(path: &std::path::Path) -> Result<Files> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(path, flags, Mode::empty()).context(|| format!("open {path:?}"))?;
-        Ok(Store::Directory(fd))
+        Ok(Files::Directory(fd))
     }
 
     /// Indexes an uncompressed archive.
-    pub fn archive(archive: Blob, budget: &mut Budget) -> Result<Store> {
+    pub fn archive(archive: Blob, budget: &mut Budget) -> Result<Files> {
         let mut members = BTreeMap::new();
         let mut entries = Archive::new(archive.reader());
         while let Some(entry) = entries.next_entry()? {
@@ -69,7 +69,7 @@ impl Store {
             }
         }
         entries.check_end_mark()?;
-        Ok(Store::Archive { archive, members })
+        Ok(Files::Archive { archive, members })
     }
 
     /// Whether there is something of this name.
@@ -81,8 +81,8 @@ impl Store {
     pub fn blob(&self, name: &str) -> Result<Blob> {
         let path = Path::parse(name.as_bytes())?;
         match self {
-            Store::Directory(directory) => open_beneath(directory, &path),
-            Store::Archive { archive, members } => find(archive, members, &path),
+            Files::Directory(directory) => open_beneath(directory, &path),
+            Files::Archive { archive, members } => find(archive, members, &path),
         }
         .context(|| format!("open {name:?} of the image"))
     }
@@ -167,9 +167,9 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("out")).unwrap();
         std::fs::write(dir.path().join("f"), "x").unwrap();
         std::os::unix::fs::symlink("f", dir.path().join("in")).unwrap();
-        let store = Store::directory(dir.path()).unwrap();
-        assert_eq!(store.read("in", 9).unwrap(), b"x");
-        assert!(!store.has("out"));
-        assert!(store.read("f", 0).is_err());
+        let files = Files::directory(dir.path()).unwrap();
+        assert_eq!(files.read("in", 9).unwrap(), b"x");
+        assert!(!files.has("out"));
+        assert!(files.read("f", 0).is_err());
     }
 }
