@@ -129,6 +129,9 @@ pub struct Container {
     /// The most that its files and decompressed layers may take, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(1..=16 << 20))]
     pub max_size: u64,
+    /// Take device nodes beside null, zero, full, random, urandom, tty, console, ptmx, tun and fuse
+    #[arg(long)]
+    pub any_device: bool,
     /// No file is newer than this many seconds after 1970; archives keep their times without it, directories get 1970
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
     pub mtime: Option<u64>,

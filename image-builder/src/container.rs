@@ -64,7 +64,7 @@ pub fn build(request: &Request<'_>, scratch: &Path, progress: &dyn Progress) -> 
     let source = request.source;
     let mut budget = Budget::new(request.limits);
     let mut spool = Spool::new(scratch)?;
-    let mut built = open(request, &mut budget, &mut spool, progress)
+    let mut built = open(source, request.format, &mut budget, &mut spool, progress)
         .and_then(|opened| read(opened, request, &mut budget, &mut spool, progress))
         .context(|| format!("read {source:?}"))?;
     let latest = request.mtime.map(Time::seconds);
@@ -78,30 +78,30 @@ pub fn build(request: &Request<'_>, scratch: &Path, progress: &dyn Progress) -> 
 }
 
 /// A source whose format is known.
-enum Opened {
+pub(crate) enum Opened {
     Directory,
     RootfsArchive(Blob),
     Oci(Files),
     Docker(Files),
 }
 
-fn open(
-    request: &Request<'_>,
+pub(crate) fn open(
+    path: &Path,
+    format: Format,
     budget: &mut Budget,
     spool: &mut Spool,
     progress: &dyn Progress,
 ) -> Result<Opened> {
-    let path = request.source;
     let stat = std::fs::metadata(path)?;
     if stat.is_dir() {
-        return open_directory(request);
+        return open_directory(path, format);
     }
     if !stat.is_file() {
         return Err(Error::refused("neither a directory nor a regular file"));
     }
     let file = Rc::new(File::open(path)?);
     let blob = Blob { file, offset: 0, length: stat.len() };
-    match request.format {
+    match format {
         Format::Directory => Err(Error::refused("it is a file, not a directory")),
         Format::RootfsArchive => Ok(Opened::RootfsArchive(blob)),
         Format::Oci => {
@@ -117,9 +117,9 @@ fn open(
     }
 }
 
-fn open_directory(request: &Request<'_>) -> Result<Opened> {
-    let files = || Files::directory(request.source);
-    match request.format {
+fn open_directory(path: &Path, format: Format) -> Result<Opened> {
+    let files = || Files::directory(path);
+    match format {
         Format::Directory => Ok(Opened::Directory),
         Format::RootfsArchive => Err(Error::refused("it is a directory, not an archive")),
         Format::Oci => files().map(Opened::Oci),
@@ -170,6 +170,7 @@ fn plain(
         spool.append(piece)?;
         progress.advance(size as u64);
     }
+    spool.flush()?;
     progress.end();
     Ok(Blob { file: Rc::clone(spool.file()), offset: start, length: spool.end() - start })
 }
@@ -190,15 +191,16 @@ fn read(
             return Ok(Built { tree, config, architecture, name, digest });
         }
         Opened::RootfsArchive(blob) => Source {
-            layers: vec![Layer { blob, digest: None, diff_id: None }],
+            layers: vec![Layer { blob: Ok(blob), digest: None, diff_id: None }],
             config: ImageConfig::default(),
-            name: None,
+            names: Vec::new(),
             digest: String::new(),
         },
         Opened::Oci(files) => oci::load(&files, request.reference, wanted)?,
         Opened::Docker(files) => docker::load(&files, request.reference, wanted)?,
     };
     let tree = flatten(&source.layers, budget, spool, progress)?;
-    let Source { config, name, digest, .. } = source;
+    let Source { config, names, digest, .. } = source;
+    let name = names.into_iter().next();
     Ok(Built { tree, config, architecture: wanted.to_owned(), name, digest })
 }

@@ -120,6 +120,18 @@ impl Content {
         self.extents.iter().map(|extent| extent.length).sum()
     }
 
+    /// Where it begins in this open file, if it lies there from one end to the other, each hole in its place.
+    pub fn place_in(&self, file: &Rc<File>) -> Option<u64> {
+        let place = |extent: &Extent| match &extent.source {
+            Source::Stretch { file: own, offset } if Rc::ptr_eq(own, file) => {
+                offset.checked_sub(extent.start)
+            }
+            Source::Stretch { .. } | Source::Bytes(_) | Source::Beneath { .. } => None,
+        };
+        let first = place(self.extents.first()?)?;
+        self.extents.iter().all(|extent| place(extent) == Some(first)).then_some(first)
+    }
+
     /// Hands all bytes, holes as zeros, to `sink` in pieces of at most 1 MiB.
     pub fn copy_to(
         &self,

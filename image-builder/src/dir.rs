@@ -134,7 +134,10 @@ impl Reader<'_> {
                 (DeviceClass::Char, 0, 0) => Err(Error::refused(
                     "character device 0:0, a whiteout of overlayfs: give the merged directory",
                 )),
-                _ => Ok(Kind::Device { class, major, minor }),
+                _ => {
+                    self.budget.check_device(class, major, minor)?;
+                    Ok(Kind::Device { class, major, minor })
+                }
             }
         };
         match FileType::from_raw_mode(stat.st_mode) {

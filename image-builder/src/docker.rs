@@ -44,12 +44,12 @@ pub fn load(files: &Files, reference: Option<&str>, architecture: &str) -> Resul
         )));
     }
     let layers = saved.layers.iter().zip(config.diff_ids).map(|(path, diff_id)| {
-        Ok(Layer { blob: files.blob(path)?, digest: None, diff_id: Some(diff_id) })
+        Ok(Layer { blob: Ok(files.blob(path)?), digest: None, diff_id: Some(diff_id) })
     });
     Ok(Source {
         layers: layers.collect::<Result<_>>()?,
         config: config.config,
-        name: saved.tags().first().cloned(),
+        names: saved.tags().to_vec(),
         digest: digest.to_string(),
     })
 }

@@ -21,7 +21,7 @@ pub enum ErrorKind {
 }
 
 /// A kind for the caller, a sentence for a person.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     message: String,

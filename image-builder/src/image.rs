@@ -4,9 +4,10 @@
 use crate::config::ImageConfig;
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::layers::{self, LeftOut, Place};
+use crate::layers::{self, LeftOut, Lower};
 use crate::limits::Budget;
 use crate::merge::merge;
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::spool::Spool;
 use crate::stream::{Blob, BlobReader, Bounded, Compression};
@@ -21,14 +22,15 @@ pub struct Source {
     pub layers: Vec<Layer>,
     pub config: ImageConfig,
     /// What it is called where it comes from.
-    pub name: Option<String>,
+    pub names: Vec<String>,
     /// Its digest: of the manifest, or of the configuration where there is no other.
     pub digest: String,
 }
 
 /// One layer.
 pub struct Layer {
-    pub blob: Blob,
+    /// Or why it cannot be read: a layer that is in the store is not.
+    pub blob: Result<Blob>,
     /// Of the blob as it is stored.
     pub digest: Option<Digest>,
     /// Of the archive once decompressed.
@@ -36,7 +38,12 @@ pub struct Layer {
 }
 
 impl Layer {
-    fn name(&self) -> String {
+    /// How much there is to read.
+    pub fn length(&self) -> u64 {
+        self.blob.as_ref().map_or(0, |blob| blob.length)
+    }
+
+    pub fn name(&self) -> String {
         let digest = self.digest.as_ref().or(self.diff_id.as_ref());
         digest.map_or_else(|| "archive".into(), |digest| format!("layer {digest}"))
     }
@@ -55,36 +62,47 @@ pub fn flatten(
     }
     let mut left_out = LeftOut::new();
     let mut tree = Tree::default();
-    progress.begin("reading layers", layers.iter().map(|layer| layer.blob.length).sum());
+    progress.begin("reading layers", layers.iter().map(Layer::length).sum());
     for layer in layers {
-        let mut reader = Reader { layer, base: &tree, budget, spool, left_out: &mut left_out };
-        let upper = reader.read(progress).context(|| layer.name())?;
+        let lower = Lower::new(Some(&tree));
+        let mut reader =
+            Reader { layer, lower: &lower, budget, spool, copies: false, left_out: &mut left_out };
+        let (upper, _) = reader.read(progress).context(|| layer.name())?;
         merge(&mut tree, &upper).context(|| layer.name())?;
     }
     progress.end();
-    for (what, count) in left_out {
-        progress.warn(&format!("left out of {count} files: {what} (an image cannot hold it)"));
-    }
+    warn(left_out, progress);
     Ok(tree)
 }
 
+/// Says what an image cannot hold.
+pub fn warn(left_out: LeftOut, progress: &dyn Progress) {
+    for (what, count) in left_out {
+        progress.warn(&format!("left out of {count} files: {what} (an image cannot hold it)"));
+    }
+}
+
 /// What reading one layer needs.
-struct Reader<'a> {
-    layer: &'a Layer,
-    base: &'a Tree,
-    budget: &'a mut Budget,
-    spool: &'a mut Spool,
-    left_out: &'a mut LeftOut,
+pub struct Reader<'a> {
+    pub layer: &'a Layer,
+    pub lower: &'a Lower<'a>,
+    pub budget: &'a mut Budget,
+    pub spool: &'a mut Spool,
+    /// Whether contents go to the spool even where they could stay in the blob.
+    pub copies: bool,
+    pub left_out: &'a mut LeftOut,
 }
 
 impl Reader<'_> {
-    /// A wrong digest explains every other error, so it is the one that is told.
-    fn read(&mut self, progress: &dyn Progress) -> Result<Tree> {
+    /// The layer's tree, and the digest of its archive. A wrong digest explains every other error, so it is the one
+    /// that is told.
+    pub fn read(&mut self, progress: &dyn Progress) -> Result<(Tree, Digest)> {
         let Layer { blob, digest, diff_id } = self.layer;
+        let blob = blob.as_ref().map_err(Clone::clone)?;
         let compression = blob.compression()?;
         let mut raw = Hashing::new(Watched { inner: blob.reader(), progress });
         let parsed = match compression {
-            Compression::None => self.parse_plain(&mut raw).map(|tree| (tree, None)),
+            Compression::None => self.parse_plain(blob, &mut raw).map(|tree| (tree, None)),
             Compression::Gzip | Compression::Zstd => self
                 .parse_compressed(compression, &mut raw)
                 .map(|(tree, found)| (tree, Some(found))),
@@ -101,19 +119,23 @@ impl Reader<'_> {
                 return Err(whole.and_then(|diff_id| check(diff_id, &found).err()).unwrap_or(err));
             }
         };
+        let unpacked = unpacked.unwrap_or(found);
         if let Some(diff_id) = diff_id {
-            check(diff_id, &unpacked.unwrap_or(found))?;
+            check(diff_id, &unpacked)?;
         }
-        Ok(tree)
+        Ok((tree, unpacked))
     }
 
-    /// Contents stay where they are: in the blob.
-    fn parse_plain(&mut self, raw: &mut impl Read) -> Result<Tree> {
-        let Blob { file, offset, length } = &self.layer.blob;
-        let place = Place::File(file.clone(), *offset);
+    /// Contents may stay where they are: in the blob.
+    fn parse_plain(&mut self, blob: &Blob, raw: &mut impl Read) -> Result<Tree> {
+        let Blob { file, offset, length } = blob;
+        let place = match self.copies {
+            true => Place::Spool(self.spool),
+            false => Place::File(file.clone(), *offset),
+        };
         let input = Compression::None.open(raw);
         let mut archive = Archive::new(Bounded::new(input, *length, *length));
-        let tree = layers::read(&mut archive, self.base, place, self.budget, self.left_out)?;
+        let tree = layers::read(&mut archive, self.lower, place, self.budget, self.left_out)?;
         self.check_end_mark(&archive)?;
         Ok(tree)
     }
@@ -137,7 +159,7 @@ impl Reader<'_> {
         let left = self.budget.content_left().saturating_add(limits.entries.saturating_mul(4096));
         let mut archive = Archive::new(Bounded::new(unpacked, left, limits.content));
         let place = Place::Spool(self.spool);
-        let tree = layers::read(&mut archive, self.base, place, self.budget, self.left_out)?;
+        let tree = layers::read(&mut archive, self.lower, place, self.budget, self.left_out)?;
         self.check_end_mark(&archive)?;
         let mut rest = archive.into_source();
         io::copy(&mut rest, &mut io::sink())?;

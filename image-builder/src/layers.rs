@@ -9,12 +9,11 @@
 use crate::content::Content;
 use crate::error::{Context, Error, Result};
 use crate::limits::Budget;
-use crate::spool::Spool;
+use crate::place::{Place, content};
 use crate::tar::{Archive, Entry, EntryKind, Source};
 use crate::tree::{DeviceClass, Inode, InodeId, Kind, Meta, Name, PATH_MAX, Path, Tree, shown};
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::rc::Rc;
 
 /// What the name of an entry begins with that takes one of the layers below away.
 const WHITEOUT: &[u8] = b".wh.";
@@ -23,26 +22,36 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other bookkeeping of aufs, which is no part of the tree.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// Where contents can be read later.
-pub enum Place<'a> {
-    /// The archive is this file, uncompressed, from this offset on.
-    File(Rc<File>, u64),
-    /// They must be copied while they pass by.
-    Spool(&'a mut Spool),
-}
-
 /// What was left out of a layer because an image cannot hold it, with how often.
 pub type LeftOut = BTreeMap<String, usize>;
 
-/// Reads a layer. `base` is what lies below it, for hard links to files there.
+/// What lies below a layer, for hard links to files there.
+pub struct Lower<'a> {
+    /// `None`: it was not read yet, and a layer that asks for it is refused.
+    tree: Option<&'a Tree>,
+    is_asked: Cell<bool>,
+}
+
+impl<'a> Lower<'a> {
+    pub fn new(tree: Option<&'a Tree>) -> Lower<'a> {
+        Lower { tree, is_asked: Cell::new(false) }
+    }
+
+    /// Whether a layer had a link to what lies below it.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.get()
+    }
+}
+
+/// Reads a layer.
 pub fn read<S: Source>(
     archive: &mut Archive<S>,
-    base: &Tree,
+    lower: &Lower<'_>,
     mut place: Place<'_>,
     budget: &mut Budget,
     left_out: &mut LeftOut,
 ) -> Result<Tree> {
-    let mut layer = Layer { tree: Tree::default(), base, left_out };
+    let mut layer = Layer { tree: Tree::default(), lower, left_out };
     if let Kind::Directory(root) = &mut layer.tree.inode_mut(InodeId::ROOT).kind {
         root.implicit = true;
     }
@@ -52,7 +61,10 @@ pub fn read<S: Source>(
         account(&entry, budget).context(|| format!("entry {name:?}"))?;
         let content = content(archive, &entry, &mut place, &mut buffer)
             .context(|| format!("entry {name:?}"))?;
-        layer.apply(entry, content).context(|| format!("entry {name:?}"))?;
+        layer.apply(entry, content, budget).context(|| format!("entry {name:?}"))?;
+    }
+    if let Place::Spool(spool) = place {
+        spool.flush()?;
     }
     Ok(layer.tree)
 }
@@ -63,41 +75,14 @@ fn account(entry: &Entry, budget: &mut Budget) -> Result<()> {
     budget.take_content(entry.size)
 }
 
-/// Notes where the bytes of a file are, after copying them where they would be gone.
-fn content<S: Source>(
-    archive: &mut Archive<S>,
-    entry: &Entry,
-    place: &mut Place<'_>,
-    buffer: &mut [u8],
-) -> Result<Content> {
-    let (file, offset) = match place {
-        Place::File(file, start) => (Rc::clone(file), *start + entry.offset),
-        Place::Spool(spool) => {
-            let offset = spool.end();
-            archive.copy_data(buffer, |piece| spool.append(piece))?;
-            (Rc::clone(spool.file()), offset)
-        }
-    };
-    let Some(map) = &entry.sparse else {
-        return Ok(Content::stretch(&file, offset, entry.size));
-    };
-    let mut at = offset;
-    let mut stretches = Vec::with_capacity(map.len());
-    for (start, length) in map {
-        stretches.push((*start, at, *length));
-        at += length;
-    }
-    Content::sparse(&file, entry.size, &stretches)
-}
-
 struct Layer<'a> {
     tree: Tree,
-    base: &'a Tree,
+    lower: &'a Lower<'a>,
     left_out: &'a mut LeftOut,
 }
 
 impl Layer<'_> {
-    fn apply(&mut self, entry: Entry, content: Content) -> Result<()> {
+    fn apply(&mut self, entry: Entry, content: Content, budget: &Budget) -> Result<()> {
         let path = Path::parse(&entry.path)?;
         let Some((parent, name)) = path.split() else {
             return self.apply_root(entry);
@@ -112,7 +97,10 @@ impl Layer<'_> {
             bytes => match bytes.strip_prefix(WHITEOUT) {
                 Some(gone) => self.add_whiteout(parent, Name::new(gone)?),
                 None if entry.kind == EntryKind::HardLink => self.add_link(parent, name, &entry),
-                None => self.add(parent, name, entry, content),
+                None => {
+                    let kind = kind(&entry, content, budget)?;
+                    self.add(parent, name, entry, kind)
+                }
             },
         }
     }
@@ -217,11 +205,13 @@ impl Layer<'_> {
 
     /// Takes a file of the layers below into this one, as overlayfs does when it gets one more name.
     fn copy_up(&mut self, path: &Path) -> Result<InodeId> {
-        let (Some(id), Some((parent, name))) = (self.base.find(path), path.split()) else {
+        self.lower.is_asked.set(true);
+        let found = self.lower.tree.and_then(|base| Some((base, base.find(path)?, path.split()?)));
+        let Some((base, id, (parent, name))) = found else {
             return Err(Error::refused("there is no such file"));
         };
-        let inode = self.base.inode(id).clone();
-        if self.base.directory(id).is_some() {
+        let inode = base.inode(id).clone();
+        if base.directory(id).is_some() {
             return Err(Error::refused("it is a directory"));
         }
         let parent = self.parents(&parent)?;
@@ -239,9 +229,8 @@ impl Layer<'_> {
         }
     }
 
-    fn add(&mut self, parent: InodeId, name: &Name, entry: Entry, content: Content) -> Result<()> {
+    fn add(&mut self, parent: InodeId, name: &Name, entry: Entry, kind: Kind) -> Result<()> {
         let is_directory = entry.kind == EntryKind::Directory;
-        let kind = kind(&entry, content)?;
         let meta = self.meta(entry);
         if let Some(child) = self.child(parent, name)
             && self.tree.directory(child).is_some()
@@ -273,7 +262,7 @@ impl Layer<'_> {
     }
 }
 
-fn kind(entry: &Entry, content: Content) -> Result<Kind> {
+fn kind(entry: &Entry, content: Content, budget: &Budget) -> Result<Kind> {
     match &entry.kind {
         EntryKind::File => Ok(Kind::File(content)),
         EntryKind::Directory => Ok(Kind::directory()),
@@ -289,6 +278,7 @@ fn kind(entry: &Entry, content: Content) -> Result<Kind> {
             Err(Error::refused("character device 0:0, which overlayfs takes for a whiteout"))
         }
         EntryKind::Device { class, major, minor } if *major < 1 << 12 && *minor < 1 << 20 => {
+            budget.check_device(*class, *major, *minor)?;
             Ok(Kind::Device { class: *class, major: *major, minor: *minor })
         }
         EntryKind::Device { major, minor, .. } => {

@@ -30,6 +30,8 @@ pub mod manifest;
 mod merge;
 mod oci;
 pub mod output;
+mod overlay;
+mod place;
 pub mod progress;
 mod spool;
 pub mod store;

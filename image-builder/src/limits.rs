@@ -1,7 +1,13 @@
-//! How much a source may ask for. Sources come from outside, so everything that grows with them is counted before it
+//! How much a source may ask for, and which devices. Sources come from outside, so everything that grows with them is counted before it
 //! is stored: an archive of a few kilobytes can unpack to petabytes.
 
 use crate::error::{Error, Result};
+use crate::tree::DeviceClass;
+
+/// The devices that container runtimes give to every container, or to those that ask for them: null, zero, full, random,
+/// urandom, tty, console, ptmx, net/tun, fuse.
+const USUAL_DEVICES: [(u32, u32); 10] =
+    [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (10, 229)];
 
 /// The most that one image may take.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +20,20 @@ pub struct Limits {
     pub metadata: u64,
     /// Layers in one image.
     pub layers: usize,
+    /// Whether there may be device nodes beside those that every container has: a disk's or memory's opens what lies
+    /// outside of the container, if nothing else forbids it.
+    pub is_any_device: bool,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { content: 16 << 30, entries: 1 << 20, metadata: 256 << 20, layers: 512 }
+        Limits {
+            content: 16 << 30,
+            entries: 1 << 20,
+            metadata: 256 << 20,
+            layers: 512,
+            is_any_device: false,
+        }
     }
 }
 
@@ -54,6 +69,21 @@ impl Budget {
         }
     }
 
+    /// Refuses a device node that no image needs.
+    pub fn check_device(&self, class: DeviceClass, major: u32, minor: u32) -> Result<()> {
+        let is_usual = class == DeviceClass::Char && USUAL_DEVICES.contains(&(major, minor));
+        match is_usual || self.limits.is_any_device {
+            true => Ok(()),
+            false => Err(Error::refused(format!(
+                "{} device {major}:{minor}: not one that containers have (--any-device takes it)",
+                match class {
+                    DeviceClass::Char => "character",
+                    DeviceClass::Block => "block",
+                }
+            ))),
+        }
+    }
+
     /// Accounts for one entry with so many bytes of names and attributes.
     pub fn take_entry(&mut self, metadata: usize) -> Result<()> {
         self.entries += 1;
@@ -83,7 +113,8 @@ mod tests {
 
     #[test]
     fn each_limit_is_kept_and_named() {
-        let limits = Limits { content: 10, entries: 2, metadata: 8, layers: 1 };
+        let limits =
+            Limits { content: 10, entries: 2, metadata: 8, layers: 1, is_any_device: false };
         let mut budget = Budget::new(limits);
         budget.take_content(10).unwrap();
         assert!(budget.take_content(1).unwrap_err().to_string().contains("--max-size"));
@@ -91,5 +122,20 @@ mod tests {
         budget.take_entry(4).unwrap();
         assert!(budget.take_entry(5).unwrap_err().to_string().contains("names and attributes"));
         assert!(budget.take_entry(0).unwrap_err().to_string().contains("more than 2 files"));
+    }
+
+    #[test]
+    fn only_the_devices_of_every_container_are_taken() {
+        let mut limits = Limits::default();
+        let budget = Budget::new(limits);
+        budget.check_device(DeviceClass::Char, 1, 3).unwrap();
+        for (class, major, minor) in
+            [(DeviceClass::Block, 1, 3), (DeviceClass::Char, 1, 1), (DeviceClass::Block, 8, 0)]
+        {
+            let err = budget.check_device(class, major, minor).unwrap_err().to_string();
+            assert!(err.contains(&format!("device {major}:{minor}: not one")), "{err}");
+        }
+        limits.is_any_device = true;
+        Budget::new(limits).check_device(DeviceClass::Block, 8, 0).unwrap();
     }
 }

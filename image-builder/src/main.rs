@@ -73,7 +73,11 @@ fn container_image(arguments: Container) -> Result<()> {
         format: arguments.format.into(),
         reference: arguments.image.as_deref(),
         architecture: arguments.arch.as_deref(),
-        limits: Limits { content: arguments.max_size << 20, ..Limits::default() },
+        limits: Limits {
+            content: arguments.max_size << 20,
+            is_any_device: arguments.any_device,
+            ..Limits::default()
+        },
         mtime: arguments.mtime,
         is_root_owned: arguments.root_owned,
     };

@@ -30,13 +30,14 @@ pub struct Written {
 }
 
 /// A file that is not to be seen yet.
-enum Hidden {
+pub enum Hidden {
     Nameless(File),
     Named(NamedTempFile),
 }
 
 impl Hidden {
-    fn new(directory: &Path) -> Result<Hidden> {
+    /// An empty file on the file system of this directory.
+    pub fn new(directory: &Path) -> Result<Hidden> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => Ok(Hidden::Nameless(File::from(fd))),
@@ -47,15 +48,15 @@ impl Hidden {
         }
     }
 
-    fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         match self {
             Hidden::Nameless(file) => file,
             Hidden::Named(file) => file.as_file(),
         }
     }
 
-    /// Gives it its name. A link cannot take another file's place but a rename can, so there are two steps.
-    fn show(self, path: &Path) -> Result<()> {
+    /// Gives it its name; what had this name before is replaced in one step. A link cannot take another file's place but a rename can, so there are two steps.
+    pub fn show(self, path: &Path) -> Result<()> {
         let named = match self {
             Hidden::Named(file) => file,
             Hidden::Nameless(file) => {
@@ -128,12 +129,18 @@ impl Output {
 
     /// Gives the file its name; what had this name before is replaced in one step.
     pub fn finish(self, path: &Path) -> Result<Written> {
-        let Output { file, position, stored, hash } = self;
-        file.file().set_len(position).context(|| format!("set the length of {path:?}"))?;
-        let mode = Permissions::from_mode(0o644); // whatever the umask is
-        file.file().set_permissions(mode).context(|| format!("chmod {path:?}"))?;
+        let (file, written) = self.seal().context(|| format!("write {path:?}"))?;
         file.show(path).context(|| format!("name {path:?}"))?;
-        Ok(Written { size: position, stored, sha256: hex(&hash.finalize()) })
+        Ok(written)
+    }
+
+    /// The whole file, which has no name yet.
+    pub fn seal(self) -> Result<(Hidden, Written)> {
+        let Output { file, position, stored, hash } = self;
+        file.file().set_len(position).context(|| "set the length".into())?;
+        let mode = Permissions::from_mode(0o644); // whatever the umask is
+        file.file().set_permissions(mode).context(|| "chmod".into())?;
+        Ok((file, Written { size: position, stored, sha256: hex(&hash.finalize()) }))
     }
 }
 

@@ -11,13 +11,16 @@ pub const SUPERBLOCK_SIZE: u64 = 128;
 /// Inodes start at multiples of this; an inode's number is its place in these units.
 pub const INODE_SLOT: u64 = 32;
 
-const MAGIC: u32 = 0xe0f5_e1e2;
+pub const MAGIC: u32 = 0xe0f5_e1e2;
 const BLOCK_BITS: u8 = 12;
 /// Compatible features: the superblock has a checksum, extended inodes hold modification (not change) times.
 const FEATURES: u32 = 0x1 | 0x2;
 /// The same for every image: what tells images apart is their hash.
 const UUID: [u8; 16] = *b"hyperstart-erofs";
 const VOLUME_NAME: &[u8; 16] = b"hyperstart\0\0\0\0\0\0";
+
+/// The attribute by which overlayfs knows a directory that hides what lies below it (its value is `y`).
+pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 const DIRENT_SIZE: usize = 12;
 const XATTR_HEADER_SIZE: usize = 12;
@@ -47,7 +50,7 @@ pub fn superblock(plan: &Plan, root_nid: u64, build_time: Time) -> Result<Vec<u8
     out.extend(build_time.seconds.to_le_bytes());
     out.extend(build_time.nanoseconds.to_le_bytes());
     out.extend(block_number(plan.blocks)?.to_le_bytes());
-    out.extend(0u32.to_le_bytes()); // metadata is counted from the start of the device
+    out.extend(block_number(plan.metadata_block)?.to_le_bytes()); // inode numbers are counted from there
     out.extend(0u32.to_le_bytes()); // no shared attributes
     out.extend(UUID);
     out.extend(VOLUME_NAME);
@@ -186,6 +189,19 @@ pub fn xattr_index(name: &[u8]) -> Option<(u8, &[u8])> {
     let spaces: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
     let named = spaces.iter().find_map(|(space, index)| Some((*index, name.strip_prefix(*space)?)));
     named.filter(|(_, rest)| !rest.is_empty())
+}
+
+/// The full name of an attribute: the other way round.
+pub fn xattr_name(index: u8, rest: &[u8]) -> Result<Vec<u8>> {
+    let space: &[u8] = match index {
+        1 => b"user.",
+        2 => b"system.posix_acl_access",
+        3 => b"system.posix_acl_default",
+        4 => b"trusted.",
+        6 => b"security.",
+        other => return Err(Error::refused(format!("an attribute in name space {other}"))),
+    };
+    Ok([space, rest].concat())
 }
 
 /// How `i_xattr_icount` says the size of the attributes.

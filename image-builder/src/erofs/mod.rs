@@ -10,14 +10,19 @@
 //! written from front to back in one pass. Nothing in it depends on the host: the UUID is fixed, times come from the
 //! tree, names are sorted. Facts about the format: Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h of Linux 6.12.
 
+mod draft;
 mod format;
 mod plan;
+mod read;
 
 use crate::error::{Context, Error, Result};
 use crate::output::{Output, Written};
 use crate::progress::Progress;
 use crate::tree::{Inode, Kind, Time, Tree};
-use plan::{Placed, Plan};
+pub use draft::Draft;
+pub use format::OPAQUE;
+use plan::{Order, Placed, Plan};
+pub use read::read;
 use std::path::Path;
 
 /// The size of a block, and the unit in which file data is placed.
@@ -47,22 +52,34 @@ pub fn write(
     path: &Path,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    let plan = Plan::new(tree, options.build_time)?;
     let mut output = Output::create(path)?;
-    output.append(&metadata(tree, &plan, options)?)?;
+    write_to(&mut output, tree, options, progress)?;
+    output.finish(path)
+}
+
+/// As [`write`], into a file that is not to be seen yet.
+pub fn write_to(
+    output: &mut Output,
+    tree: &Tree,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let plan = Plan::new(tree, options.build_time, Order::MetadataFirst)?;
+    let mut bytes = records(tree, &plan, options)?;
+    put_superblock(&mut bytes, &plan, options)?;
+    output.append(&bytes)?;
     output.pad(BLOCK)?;
     let mut buffer = Vec::new();
     progress.begin("writing", plan.blocks * BLOCK);
     for placed in &plan.inodes {
-        write_data(tree, placed, &mut output, &mut buffer, progress)?;
+        write_data(tree, placed, output, &mut buffer, progress)?;
     }
     progress.end();
-    output.pad(options.alignment)?;
-    output.finish(path)
+    output.pad(options.alignment)
 }
 
-/// Everything before the first data block.
-fn metadata(tree: &Tree, plan: &Plan, options: &Options) -> Result<Vec<u8>> {
+/// The inodes with all that lies behind them, in whole blocks.
+fn records(tree: &Tree, plan: &Plan, options: &Options) -> Result<Vec<u8>> {
     let size = usize::try_from(plan.metadata_size.next_multiple_of(BLOCK));
     let mut bytes =
         vec![0; size.map_err(|_| Error::too_large("image: too much metadata for this machine"))?];
@@ -70,11 +87,16 @@ fn metadata(tree: &Tree, plan: &Plan, options: &Options) -> Result<Vec<u8>> {
         let record = format::inode(tree.inode(placed.id), placed, options.build_time)?;
         put(&mut bytes, placed.offset, &record)?;
     }
-    let root = plan.inodes.first().map_or(0, |placed| placed.nid());
-    let superblock = format::superblock(plan, root, options.build_time)?;
-    put(&mut bytes, format::SUPERBLOCK_OFFSET, &superblock)?;
-    format::seal_superblock(&mut bytes);
     Ok(bytes)
+}
+
+/// Puts the superblock into the first block of the image.
+fn put_superblock(bytes: &mut [u8], plan: &Plan, options: &Options) -> Result<()> {
+    let root = plan.inodes.first().map_or(0, Placed::nid);
+    let superblock = format::superblock(plan, root, options.build_time)?;
+    put(bytes, format::SUPERBLOCK_OFFSET, &superblock)?;
+    format::seal_superblock(bytes);
+    Ok(())
 }
 
 fn put(bytes: &mut [u8], offset: u64, record: &[u8]) -> Result<()> {
@@ -103,9 +125,7 @@ fn write_data(
             })
             .context(|| format!("copy {:?}", placed.path))?,
         Kind::Directory(_) | Kind::Symlink(_) => {
-            let inline = usize::try_from(placed.inline).unwrap_or(usize::MAX);
-            let blocks = placed.data.len().saturating_sub(inline);
-            output.append(placed.data.get(..blocks).unwrap_or_default())?;
+            output.append(placed.blocks())?;
         }
         Kind::Device { .. } | Kind::Fifo | Kind::Socket | Kind::Whiteout => {}
     }

@@ -7,6 +7,8 @@ use super::BLOCK;
 use super::format::{self, Entry, INODE_SLOT, Layout, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Inode, InodeId, Kind, Path, Time, Tree};
+use std::fs::File;
+use std::rc::Rc;
 
 /// One inode and its place.
 pub struct Placed {
@@ -34,9 +36,43 @@ impl Placed {
         self.offset / INODE_SLOT
     }
 
+    /// The data of a directory or a link that does not lie behind the record.
+    pub fn blocks(&self) -> &[u8] {
+        let inline = usize::try_from(self.inline).unwrap_or(usize::MAX);
+        self.data.get(..self.data.len().saturating_sub(inline)).unwrap_or_default()
+    }
+
     /// Whole blocks that its data takes, the inline tail not counted.
     fn data_blocks(&self) -> u64 {
         (self.size - self.inline).div_ceil(BLOCK)
+    }
+}
+
+/// What comes first.
+pub enum Order<'a> {
+    /// Superblock, inodes, data: written from front to back.
+    MetadataFirst,
+    /// The contents that lie in this file, which is the image itself, up to `end`; then inodes and all other data.
+    DataFirst { file: &'a Rc<File>, end: u64 },
+}
+
+impl Order<'_> {
+    /// The first block of the metadata.
+    fn metadata_block(&self) -> u64 {
+        match self {
+            Order::MetadataFirst => 0,
+            Order::DataFirst { end, .. } => end.div_ceil(BLOCK),
+        }
+    }
+
+    /// Where the data of this inode lies already.
+    fn block_of(&self, inode: &Inode) -> Option<u64> {
+        match (self, &inode.kind) {
+            (Order::DataFirst { file, .. }, Kind::File(content)) => {
+                content.place_in(file).filter(|place| place % BLOCK == 0).map(|place| place / BLOCK)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -44,16 +80,19 @@ impl Placed {
 pub struct Plan {
     /// In the order of their records and of their data.
     pub inodes: Vec<Placed>,
-    /// The end of the last record.
+    /// The first block of the records.
+    pub metadata_block: u64,
+    /// The end of the last record, counted from there.
     pub metadata_size: u64,
     /// All blocks of the image, padding not counted.
     pub blocks: u64,
 }
 
 impl Plan {
-    pub fn new(tree: &Tree, build_time: Time) -> Result<Plan> {
+    pub fn new(tree: &Tree, build_time: Time, order: Order<'_>) -> Result<Plan> {
         let links = tree.link_counts();
-        let mut plan = Plan { inodes: Vec::new(), metadata_size: 0, blocks: 0 };
+        let metadata_block = order.metadata_block();
+        let mut plan = Plan { inodes: Vec::new(), metadata_block, metadata_size: 0, blocks: 0 };
         let mut places: Vec<Option<Place>> = vec![None; tree.table_len()];
         let mut end = SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE;
         for visit in tree.walk() {
@@ -71,10 +110,15 @@ impl Plan {
             plan.inodes.push(placed);
         }
         plan.metadata_size = end;
-        plan.blocks = end.div_ceil(BLOCK);
+        plan.blocks = metadata_block + end.div_ceil(BLOCK);
         for placed in &mut plan.inodes {
-            placed.block = plan.blocks;
-            plan.blocks += placed.data_blocks();
+            match order.block_of(tree.inode(placed.id)) {
+                Some(block) => placed.block = block,
+                None => {
+                    placed.block = plan.blocks;
+                    plan.blocks += placed.data_blocks();
+                }
+            }
             fill(tree, placed, &places);
         }
         Ok(plan)

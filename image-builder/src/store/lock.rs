@@ -14,6 +14,11 @@ pub struct Lock {
     _file: File,
 }
 
+/// For an import: others may import, nobody may remove.
+pub fn share(directory: &Path) -> Result<Lock> {
+    take(directory, "lock", FlockOperation::LockShared)
+}
+
 /// For a removal: nobody else changes anything.
 pub fn alone(directory: &Path) -> Result<Lock> {
     take(directory, "lock", FlockOperation::LockExclusive)

@@ -11,6 +11,7 @@
 //! open keeps it, removed or not. Layers come before the image that needs them, names last: whatever ends an import
 //! leaves the store as it was.
 
+mod import;
 mod lock;
 pub mod name;
 mod record;
@@ -19,6 +20,7 @@ mod remove;
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+pub use import::Request;
 use record::{Names, Record};
 pub use remove::{Removed, UsedBy};
 use std::fs;

@@ -48,6 +48,19 @@ impl LayerRecord {
 }
 
 impl Record {
+    pub fn new(
+        digest: Digest,
+        architecture: String,
+        config: ImageConfig,
+        layers: Vec<LayerRecord>,
+    ) -> Record {
+        Record { version: VERSION, digest, architecture, config, layers }
+    }
+
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        save(&directory.join(Record::place(&self.digest)), self)
+    }
+
     /// Where it lies below the store's directory.
     pub fn place(digest: &Digest) -> String {
         format!("images/sha256/{}.json", digest.as_hex())
@@ -83,22 +96,6 @@ impl Record {
             config: self.config,
             architecture: self.architecture,
         }
-    }
-}
-
-#[cfg(test)]
-impl Record {
-    pub fn new(
-        digest: Digest,
-        architecture: String,
-        config: ImageConfig,
-        layers: Vec<LayerRecord>,
-    ) -> Record {
-        Record { version: VERSION, digest, architecture, config, layers }
-    }
-
-    pub fn save(&self, directory: &Path) -> Result<()> {
-        save(&directory.join(Record::place(&self.digest)), self)
     }
 }
 

@@ -161,7 +161,8 @@ fn entries(data: &[u8]) -> Vec<(Vec<u8>, u64, u8)> {
 }
 
 fn inode(image: &Image<'_>, nid: u64) -> File {
-    let at = usize::try_from(nid * 32).unwrap();
+    let metadata = usize::try_from(image.u32(1024 + 40)).unwrap() * BLOCK;
+    let at = metadata + usize::try_from(nid * 32).unwrap();
     let format = image.u16(at);
     let is_compact = format & 1 == 0;
     let layout = format >> 1 & 7;
