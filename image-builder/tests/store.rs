@@ -284,6 +284,35 @@ fn a_layer_that_leans_on_those_below_is_kept_apart_for_each() {
 }
 
 #[test]
+fn all_layers_as_one_image_are_what_the_source_flattens_to() {
+    let place = Place::new();
+    let root = Head { path: b"./", kind: b'5', mode: 0o700, mtime: 5, ..Head::default() };
+    let lower = Tar::new().entry(&root, b"").dir("d").file("d/a", b"1").file("gone", b"3");
+    let upper = Tar::new().file(".wh.gone", b"").file("d/b", b"4").hard("d/c", "d/a");
+    let last = Tar::new().dir("d").file("d/.wh..wh..opq", b"").file("d/z", b"5").hard("d/y", "d/z");
+    let layers = [lower.finish(), everything(), upper.finish(), last.finish()];
+    let image = place.layers(&layers).unwrap();
+    let path = place.store.flatten(&image, &Silent).unwrap();
+    let flat = support::erofs::read(&std::fs::read(&path).unwrap());
+    let (_, direct) = support::build(&support::request(&place.path("layout"))).unwrap();
+    let looks = |files: &Files| -> Vec<_> {
+        let look = |(path, file): (&String, &support::erofs::File)| {
+            let support::erofs::File { mode, uid, mtime, links, data, xattrs, .. } = file.clone();
+            (path.clone(), mode, uid, mtime, links, digest(&data), xattrs)
+        };
+        files.iter().map(look).collect()
+    };
+    assert_eq!(looks(&flat), looks(&direct));
+    assert_eq!(flat[""].mode & 0o7777, 0o700);
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    assert_eq!(place.store.flatten(&image, &Silent).unwrap(), path);
+    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), time, "made once");
+    assert_eq!(place.store.prune(false, &|_| None).unwrap().files, 0);
+    place.store.remove("demo:1", &|_| None).unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_refused_import_leaves_the_store_as_it_was() {
     let place = Place::new();
     place.layers(&[Tar::new().file("kept", b"1").finish()]).unwrap();

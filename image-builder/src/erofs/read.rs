@@ -78,11 +78,7 @@ impl Image {
 
     fn tree(&self) -> Result<Tree> {
         let (root, data) = self.inode(self.root)?;
-        let mut tree = Tree::new(root.meta.clone());
-        *tree.inode_mut(InodeId::ROOT) = root;
-        if let Kind::Directory(directory) = &mut tree.inode_mut(InodeId::ROOT).kind {
-            directory.implicit = false;
-        }
+        let mut tree = Tree::new(root.meta);
         let mut known = HashMap::from([(self.root, InodeId::ROOT)]);
         let mut waiting = vec![(InodeId::ROOT, data)];
         while let Some((parent, data)) = waiting.pop() {

@@ -3,6 +3,7 @@
 //! ```text
 //! layers/sha256/DIFF_ID.erofs    a layer alone, with overlayfs' whiteouts (character device 0:0) and opaque directories
 //! chains/sha256/CHAIN_ID.erofs   a layer that takes something from those below it (a hard link, a directory's owner)
+//! flat/sha256/DIGEST.erofs       all layers of an image as one, where somebody has asked for that
 //! images/sha256/DIGEST.json      an image: its layers from the lowest up, its configuration
 //! names.json                     what each name means
 //! downloads/                     what is fetched and not yet imported
@@ -11,6 +12,7 @@
 //! open keeps it, removed or not. Layers come before the image that needs them, names last: whatever ends an import
 //! leaves the store as it was.
 
+mod flatten;
 mod import;
 mod lock;
 pub mod name;

@@ -1,7 +1,7 @@
 //! What leaves the store: a name, an image that has no name left, and files that no image needs.
 
 use super::record::{self, Names, Record};
-use super::{Store, Stored, lock, name};
+use super::{Store, Stored, flatten, lock, name};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeSet;
@@ -100,10 +100,11 @@ impl Store {
         let mut needed = BTreeSet::new();
         for digest in self.digests()? {
             if let Some(record) = Record::load(&self.directory, &digest)? {
+                needed.insert(self.directory.join(flatten::place(&digest)));
                 needed.extend(record.layers.iter().map(|layer| self.directory.join(layer.path())));
             }
         }
-        for directory in ["layers/sha256", "chains/sha256"] {
+        for directory in ["layers/sha256", "chains/sha256", flatten::DIRECTORY] {
             for path in files(&self.directory.join(directory))? {
                 if needed.contains(&path) {
                     continue;
