@@ -1,0 +1,13 @@
+//! Pulls from a registry as Debian packages it, and from servers that mean no good. All on this machine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails says where"
+)]
+
+mod docker_registry;
+mod hostile;
+mod hostile_resume;
+mod support;
