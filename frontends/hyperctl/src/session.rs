@@ -86,22 +86,8 @@ impl Session<'_> {
 
     /// Runs to the process's end, and gives its exit code. Dropping it ends nothing in the guest.
     pub async fn run(&self, signals: &mut Signals) -> Result<u8> {
-        let (ended, over) = watch::channel(false);
-        let waited = async {
-            let status = self.link.call(async |process| process.wait().await).await?;
-            let status = status.map_err(|err| client::guest_error(&err))?;
-            ended.send_replace(true);
-            Ok(status.code())
-        };
-        let stdout = self.pump(Stream::Stdout, tokio::io::stdout(), &over);
-        let stderr = self.pump(Stream::Stderr, tokio::io::stderr(), &over);
-        let delivered = async {
-            let (code, (), ()) = tokio::try_join!(waited, stdout, stderr)?;
-            Ok(code)
-        };
         let outcome = tokio::select! {
-            outcome = delivered => outcome,
-            err = self.feed() => Err(err),
+            outcome = self.connect() => outcome,
             err = self.control(signals) => Err(err),
         };
         if outcome.as_ref().is_err_and(|err| self.ours && !err.is_lost() && !err.is_detached()) {
@@ -110,25 +96,32 @@ impl Session<'_> {
         outcome
     }
 
-    async fn pump(
-        &self,
-        stream: Stream,
-        mut to: impl AsyncWrite + Unpin,
-        over: &watch::Receiver<bool>,
-    ) -> Result<()> {
-        let (name, offset) = match stream {
-            Stream::Stdout => ("standard output", self.from.stdout),
-            Stream::Stderr => ("standard error", self.from.stderr),
+    /// Input begins when the answer to it can no longer be missed.
+    async fn connect(&self) -> Result<u8> {
+        let mut stdout = self.follower(Stream::Stdout, self.from.stdout);
+        let mut stderr = self.follower(Stream::Stderr, self.from.stderr);
+        tokio::try_join!(stdout.begin(), stderr.begin())?;
+        let (ended, over) = watch::channel(false);
+        let waited = async {
+            let status = self.link.call(async |process| process.wait().await).await?;
+            let status = status.map_err(|err| client::guest_error(&err))?;
+            ended.send_replace(true);
+            Ok(status.code())
         };
-        let mut follower = Follower::new(Source::Link(self.link), stream, self.reader, offset);
-        let take = async |chunk: &Chunk| {
-            let written = async {
-                to.write_all(&chunk.data).await?;
-                to.flush().await // tokio's standard streams write behind
-            };
-            written.await.map_err(|err| Error::output(name, &err))
+        let stdout = pump(stdout, "standard output", tokio::io::stdout(), &over);
+        let stderr = pump(stderr, "standard error", tokio::io::stderr(), &over);
+        let delivered = async {
+            let (code, (), ()) = tokio::try_join!(waited, stdout, stderr)?;
+            Ok(code)
         };
-        follower.deliver(over, take).await
+        tokio::select! {
+            outcome = delivered => outcome,
+            err = self.feed() => Err(err),
+        }
+    }
+
+    fn follower(&self, stream: Stream, offset: u64) -> Follower<'_> {
+        Follower::new(Source::Link(self.link), stream, self.reader, offset)
     }
 
     /// Copies standard input to the process, and its end too. Returns only when reading fails, or when the user leaves.
@@ -206,6 +199,22 @@ impl Session<'_> {
             drop(err); // a process that has just ended has no tty to resize
         }
     }
+}
+
+async fn pump(
+    mut follower: Follower<'_>,
+    name: &str,
+    mut to: impl AsyncWrite + Unpin,
+    over: &watch::Receiver<bool>,
+) -> Result<()> {
+    let take = async |chunk: &Chunk| {
+        let written = async {
+            to.write_all(&chunk.data).await?;
+            to.flush().await // tokio's standard streams write behind
+        };
+        written.await.map_err(|err| Error::output(name, &err))
+    };
+    follower.deliver(over, take).await
 }
 
 /// Has a signal sent, and says so if it cannot be.

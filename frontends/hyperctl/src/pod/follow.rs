@@ -43,6 +43,14 @@ impl<'a> Follower<'a> {
         Follower { source, stream, reader, offset, open: None }
     }
 
+    /// Has the guest keep for us what comes from now on.
+    pub async fn begin(&mut self) -> Result<()> {
+        if self.open.is_none() {
+            self.open = Some(self.open().await?);
+        }
+        Ok(())
+    }
+
     /// The next bytes, once there are some; `None` at the end. May be given up and called again.
     pub async fn next(&mut self) -> Result<Option<Chunk>> {
         loop {
