@@ -137,9 +137,18 @@ impl Reader {
                 return Ok(Some(record));
             }
             if !self.read_more()? {
+                self.step_back()?;
                 return Ok(None);
             }
         }
+    }
+
+    /// To the beginning of a record that is not whole: an heir of who was killed writing it puts another in its place.
+    fn step_back(&mut self) -> io::Result<()> {
+        let Some(file) = self.files.first_mut() else { return Ok(()) };
+        let read = i64::try_from(self.pending.len()).map_err(io::Error::other)?;
+        self.pending.clear();
+        file.seek(SeekFrom::Current(-read)).map(drop)
     }
 
     /// Takes bytes from the file in hand, or the next file when that one is finished.
@@ -323,6 +332,23 @@ mod tests {
         fs::rename(current(dir.path()), old(dir.path())).unwrap();
         let (_, ends) = Writer::resume(dir.path()).unwrap();
         assert_eq!(ends, Ends { stdout: 6, stderr: 3 }, "what was put aside counts");
+    }
+
+    #[test]
+    fn a_reader_sees_nothing_of_what_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(dir.path()).unwrap();
+        writer.append(Stream::Stdout, 0, b"one").unwrap();
+        let mut reader = Reader::open(dir.path()).unwrap();
+        let whole = fs::read(current(dir.path())).unwrap();
+        let next = encode(Stream::Stdout, 1, 3, b"of a host that was killed");
+        fs::write(current(dir.path()), [&whole, &next[..HEADER + 9]].concat()).unwrap();
+        assert_eq!(all(&mut reader), [(Stream::Stdout, b"one".to_vec())]);
+        let (mut writer, _) = Writer::resume(dir.path()).unwrap();
+        writer.append(Stream::Stderr, 0, b"err").unwrap();
+        writer.append(Stream::Stdout, 3, b"of its heir").unwrap();
+        let heirs = [(Stream::Stderr, b"err".to_vec()), (Stream::Stdout, b"of its heir".to_vec())];
+        assert_eq!(all(&mut reader), heirs);
     }
 
     #[test]
