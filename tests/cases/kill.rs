@@ -43,7 +43,7 @@ impl Random {
 
 /// The processes that host pods of this place: more than one only where there is more than one pod, or in the moment of
 /// a change.
-fn hosts(place: &Place) -> Vec<u32> {
+pub fn hosts(place: &Place) -> Vec<u32> {
     let is_host = |words: &str| {
         words.split(' ').nth(1) == Some("host") && !words.contains("hyperstart-guardian")
     };
@@ -56,7 +56,7 @@ fn guardian(place: &Place) -> u32 {
     processes.iter().find(is_guardian).expect("a guardian").0
 }
 
-fn qemu(place: &Place) -> u32 {
+pub fn qemu(place: &Place) -> u32 {
     let processes = place.processes();
     let is_qemu = |(_, words): &&(u32, String)| words.contains("qemu-system");
     processes.iter().find(is_qemu).expect("a VM").0

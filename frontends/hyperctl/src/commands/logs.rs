@@ -1,14 +1,14 @@
 //! `hyperctl logs`: what a pod's container has printed, standard output and error kept apart.
 //!
-//! Read from the record that the pod's host writes, at the guest's offsets, as the container prints: a reader of ours in
-//! the guest would hold a container up whose log somebody follows with a pager.
+//! Read by the guest's offsets, and without holding anything there: from the record that the pod's host writes, and from
+//! the guest's rings what the record does not have yet (`pod/log_reader.rs`).
 
-use crate::commands::POLL;
 use crate::error::{Context as _, Result};
 use crate::lines::Lines;
 use crate::moment;
 use crate::output;
-use crate::pod::output_log::{Reader, Record, Stream};
+use crate::pod::log_reader::{LogReader, Piece};
+use crate::pod::output_log::{Record, Stream};
 use crate::pod::state::Status;
 use crate::pod::store::{Pod, Store};
 use crate::time;
@@ -56,25 +56,8 @@ pub async fn run(args: Args) -> Result<u8> {
     let store = Store::open()?;
     let pod = store.find_container(&args.pod, args.container.as_deref())?;
     let operation = || format!("read output of pod {:?}", pod.state.name);
-    let skip = args.lines_to_skip(&pod).context(operation)?;
-    let mut lines = Lines::new(args.since, args.until);
-    let mut log = Reader::open(&pod.dir).context(operation)?;
-    let mut seen = Seen::default();
-    loop {
-        // Asked before reading: what a living host writes after our last read is met in the next turn.
-        let over = args.until.is_some_and(|until| time::unix_millis() > until);
-        let may_grow = args.follow && !over && may_grow(&store, &pod)?;
-        while let Some(record) = log.next().context(operation)? {
-            if let Some(gap) = seen.gap_before(&record) {
-                output::warn(gap);
-            }
-            print(&record, &mut lines, skip, args.timestamps)?;
-        }
-        if !may_grow {
-            return Ok(0);
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    args.show(&store, &pod).await.context(operation)?;
+    Ok(0)
 }
 
 /// Whether its host lives, or another one is about to take its place.
@@ -86,40 +69,53 @@ fn may_grow(store: &Store, pod: &Pod) -> Result<bool> {
     Ok(found.is_some_and(|pod| !matches!(pod.state.status, Status::Exited { .. })))
 }
 
-/// The offset after the last byte that was read, of each stream that had one.
-#[derive(Default)]
-struct Seen {
-    stdout: Option<u64>,
-    stderr: Option<u64>,
-}
-
-impl Seen {
-    /// What is to be said before this record: the log went on without us by more than it keeps.
-    fn gap_before(&mut self, record: &Record) -> Option<String> {
-        let (name, seen) = match record.stream {
-            Stream::Stdout => ("standard output", &mut self.stdout),
-            Stream::Stderr => ("standard error", &mut self.stderr),
-        };
-        let end = record.offset + record.bytes.len() as u64;
-        let expected = seen.replace(end)?;
-        let missing = record.offset.checked_sub(expected).filter(|missing| *missing > 0)?;
-        Some(format!(
-            "{missing} bytes of {name} are missing here: more than the log keeps came meanwhile"
-        ))
-    }
-}
-
 impl Args {
+    async fn show(&self, store: &Store, pod: &Pod) -> Result<()> {
+        let mut log = LogReader::open(pod)?;
+        let skip = self.lines_to_skip(&mut log).await?;
+        let mut lines = Lines::new(self.since, self.until);
+        let mut show = |piece: Piece| {
+            if let Some(gap) = gap(&piece) {
+                output::warn(gap);
+            }
+            print(&piece.record, &mut lines, skip, self.timestamps)
+        };
+        log.read(&mut show).await?;
+        while self.follow && !self.is_over() && may_grow(store, pod)? {
+            log.read_more(&mut show).await?;
+        }
+        // Its host may have written more before it ended.
+        log.recorded(show)
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| time::unix_millis() > until)
+    }
+
     /// The lines that come before the last ones that are asked for.
-    fn lines_to_skip(&self, pod: &Pod) -> Result<u64> {
+    async fn lines_to_skip(&self, log: &mut LogReader) -> Result<u64> {
         let Tail::Last(last) = self.tail else { return Ok(0) };
         let mut lines = Lines::new(self.since, self.until);
-        let mut log = Reader::open(&pod.dir)?;
-        while let Some(record) = log.next()? {
-            lines.of(&record);
-        }
+        log.read(|piece| {
+            lines.of(&piece.record);
+            Ok(())
+        })
+        .await?;
+        log.rewind()?;
         Ok(lines.count().saturating_sub(last))
     }
+}
+
+/// What is to be said before a piece: the log went on without us by more than it keeps.
+fn gap(piece: &Piece) -> Option<String> {
+    let name = match piece.record.stream {
+        Stream::Stdout => "standard output",
+        Stream::Stderr => "standard error",
+    };
+    let missing = Some(piece.missing).filter(|missing| *missing > 0)?;
+    Some(format!(
+        "{missing} bytes of {name} are missing here: more than the log keeps came meanwhile"
+    ))
 }
 
 fn print(record: &Record, lines: &mut Lines, skip: u64, timestamps: bool) -> Result<()> {
@@ -142,21 +138,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_counted() {
-        let record = |stream, offset, length| Record {
-            stream,
-            unix_millis: 0,
-            offset,
-            bytes: vec![b'x'; length],
+    fn what_is_missing_is_said() {
+        let piece = |missing| Piece {
+            record: Record { stream: Stream::Stdout, unix_millis: 0, offset: 9, bytes: vec![b'x'] },
+            missing,
         };
-        let mut seen = Seen::default();
-        assert_eq!(seen.gap_before(&record(Stream::Stdout, 100, 10)), None, "the oldest there is");
-        assert_eq!(seen.gap_before(&record(Stream::Stderr, 7, 1)), None);
-        assert_eq!(seen.gap_before(&record(Stream::Stdout, 110, 5)), None);
-        let gap = seen.gap_before(&record(Stream::Stdout, 120, 1)).unwrap();
+        assert_eq!(gap(&piece(0)), None);
+        let gap = gap(&piece(5)).unwrap();
         assert!(gap.starts_with("5 bytes of standard output are missing"), "{gap}");
-        assert_eq!(seen.gap_before(&record(Stream::Stdout, 121, 1)), None);
-        assert_eq!(seen.gap_before(&record(Stream::Stderr, 8, 1)), None);
     }
 
     #[test]

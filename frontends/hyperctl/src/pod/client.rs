@@ -18,7 +18,7 @@ use crate::receipt::{GuestReceipt, GuestStep};
 use crate::signals::{self, SIGKILL, SIGTERM};
 
 /// A guest that is ready answers at once; this much only if it is starved.
-const CONNECT: Duration = Duration::from_secs(10);
+pub const CONNECT: Duration = Duration::from_secs(10);
 /// From a container's end, or its host's order to end, to the end of the host.
 const POWER_OFF: Duration = Duration::from_secs(25);
 

@@ -122,12 +122,8 @@ impl Contained {
         offset: u64,
         over: &watch::Receiver<bool>,
     ) -> Result<()> {
-        let from = match stream {
-            Stream::Stdout => hyperstart::Stream::Stdout,
-            Stream::Stderr => hyperstart::Stream::Stderr,
-        };
         let source = Source::Process(&self.process);
-        let mut follower = Follower::new(source, from, READER, offset);
+        let mut follower = Follower::new(source, stream.into(), READER, offset);
         let take = async |chunk: &Chunk| {
             if self.first_output.get().is_none() {
                 self.first_output.set(Some(Instant::now()));

@@ -23,6 +23,15 @@ pub enum Stream {
     Stderr,
 }
 
+impl From<Stream> for hyperstart::Stream {
+    fn from(stream: Stream) -> hyperstart::Stream {
+        match stream {
+            Stream::Stdout => hyperstart::Stream::Stdout,
+            Stream::Stderr => hyperstart::Stream::Stderr,
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
     pub stream: Stream,
