@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use hyperstart_protocol::guest::{StreamOpen, WriteInputRequest, stream_open::Which};
+use hyperstart_protocol::stream::Kind;
 
 use crate::connection::UNBOUNDED;
 use crate::error::{Cause, Error, Result};
 use crate::output::OFFSETS;
 use crate::process::Process;
-use crate::streams::{self, Frames, Kind, OFFSET_MAX, out_of_turn};
+use crate::streams::{self, Frames, OFFSET_MAX, out_of_turn};
 
 const OPERATION: &str = "write stdin of process";
 

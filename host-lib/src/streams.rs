@@ -8,8 +8,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyperstart_protocol::STREAM_PORT;
 use hyperstart_protocol::guest::{StreamFailure, StreamOpen, StreamOpened, stream_open::Which};
-use hyperstart_protocol::{MAX_STREAM_PAYLOAD, STREAM_HEADER, STREAM_PORT};
+use hyperstart_protocol::stream::{self, Kind, MAX_STREAM_PAYLOAD, STREAM_HEADER};
 use protobuf::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -38,26 +39,6 @@ const READ: usize = 4 * (MAX_STREAM_PAYLOAD + STREAM_HEADER);
 const WORTH_A_WORD: u64 = 64 << 10;
 /// When it says so if it has less.
 const SOON: Duration = Duration::from_millis(2);
-
-/// What a frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    Open = 1,
-    Opened = 2,
-    Data = 3,
-    Taken = 4,
-    End = 5,
-    Failed = 6,
-}
-
-impl Kind {
-    fn of(byte: u8) -> Option<Self> {
-        [Self::Open, Self::Opened, Self::Data, Self::Taken, Self::End, Self::Failed]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
-    }
-}
 
 /// Where the guest's streams are to be had; none: by requests alone.
 pub(crate) async fn address(connection: &Connection) -> Result<Option<Transport>, Cause> {
@@ -123,9 +104,7 @@ impl Frames {
     }
 
     pub(crate) fn queue(&mut self, kind: Kind, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX); // callers bound it
-        self.outgoing.extend([kind as u8, 0, 0, 0]);
-        self.outgoing.extend(length.to_be_bytes());
+        self.outgoing.extend(stream::header(kind, payload.len()));
         self.outgoing.extend(payload);
     }
 
@@ -171,8 +150,7 @@ impl Frames {
         let Some((header, rest)) = unread.split_first_chunk::<STREAM_HEADER>() else {
             return Ok(None);
         };
-        let [kind, _, _, _, length @ ..] = *header;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        let (kind, length) = stream::parse(*header);
         if length > MAX_STREAM_PAYLOAD {
             return Err(Cause::nonsense(&format!("a frame of {length} bytes")));
         }

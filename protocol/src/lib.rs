@@ -9,6 +9,8 @@
 //! may hold environment variables.
 #![deny(missing_docs)]
 
+pub mod stream;
+
 mod generated {
     #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
@@ -29,12 +31,6 @@ pub const READY_PORT: u32 = 1028;
 
 /// The vsock port of the guest on which a process's stream is a connection of its own: see `guest.proto`, "Streams".
 pub const STREAM_PORT: u32 = 1029;
-
-/// The most payload of a stream's frame in bytes.
-pub const MAX_STREAM_PAYLOAD: usize = 64 << 10;
-
-/// The length of a stream frame's header in bytes.
-pub const STREAM_HEADER: usize = 8;
 
 /// The name of the virtio-serial port that carries ttrpc where there is no vsock
 /// (`/sys/class/virtio-ports/*/name` in the guest).

@@ -1,8 +1,9 @@
 //! stdin as a stream: DATA goes into the pipe as it comes; TAKEN says what the pipe has taken.
 
 use hyperstart_protocol::guest::StreamOpen;
+use hyperstart_protocol::stream::Kind;
 
-use super::wire::{Incoming, Kind, Stop, Wire, bad};
+use super::wire::{Incoming, Stop, Wire, bad};
 use super::{Subject, opened};
 use crate::error::{Code, Error};
 use crate::stdio::Input;

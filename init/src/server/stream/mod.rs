@@ -20,6 +20,7 @@ use std::time::Duration;
 use hyperstart_protocol::guest::{
     StreamFailure, StreamOpen, StreamOpened, stream_open::Which as WireWhich,
 };
+use hyperstart_protocol::stream::Kind;
 use protobuf::{Enum, Message};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -33,7 +34,7 @@ use crate::error::{Code, Error};
 use crate::log;
 use crate::sandbox::Sandbox;
 use crate::stdio::{Counted, Reader, Start, Which, reader_named};
-use wire::{Incoming, Kind, Stop, Wire, bad};
+use wire::{Incoming, Stop, Wire, bad};
 
 /// Connections at a time.
 const MOST: usize = 256;

@@ -5,13 +5,14 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use hyperstart_protocol::{MAX_VSOCK_WRITE, STREAM_HEADER};
+use hyperstart_protocol::MAX_VSOCK_WRITE;
+use hyperstart_protocol::stream::{Kind, STREAM_HEADER, header};
 use rustix::io::{Errno, writev};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::wide::Wide;
-use super::wire::{Incoming, Kind, Stop, Wire, bad, header};
+use super::wire::{Incoming, Stop, Wire, bad};
 use super::{PATIENCE, Subject, opened};
 use crate::error::{Code, Error};
 use crate::stdio::{Output, Reader, Start, Which};

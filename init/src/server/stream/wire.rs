@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use hyperstart_protocol::{MAX_STREAM_PAYLOAD, STREAM_HEADER};
+use hyperstart_protocol::stream::{Kind, MAX_STREAM_PAYLOAD, STREAM_HEADER, header, parse};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, read, writev};
 use tokio::io::Interest;
@@ -26,18 +26,6 @@ const DOUBT: Duration = Duration::from_secs(2);
 const CREDIT: u64 = 256 << 10;
 /// How often a peer is looked for that is neither read from nor written to.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What a frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    Open = 1,
-    Opened = 2,
-    Data = 3,
-    Taken = 4,
-    End = 5,
-    Failed = 6,
-}
 
 /// Why a stream is over before its end.
 #[derive(Debug)]
@@ -156,11 +144,6 @@ impl Wire {
     }
 }
 
-pub fn header(kind: Kind, length: usize) -> [u8; STREAM_HEADER] {
-    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes(); // callers bound it
-    [kind as u8, 0, 0, 0, a, b, c, d]
-}
-
 /// What comes in.
 pub struct Incoming<'a> {
     wire: &'a Wire,
@@ -206,8 +189,7 @@ impl<'a> Incoming<'a> {
     pub async fn header(&mut self) -> Result<(u8, usize), Stop> {
         loop {
             if let Some((header, _)) = self.unused().split_first_chunk::<STREAM_HEADER>() {
-                let [kind, _, _, _, length @ ..] = *header;
-                let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                let (kind, length) = parse(*header);
                 if length > MAX_STREAM_PAYLOAD {
                     return Err(bad(format!("a frame of {length} bytes")));
                 }
