@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
@@ -30,6 +31,16 @@ impl ExitStatus {
         match self {
             Self::Exited(code) => code,
             Self::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// For an error.
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with {code}"),
+            Self::Signaled(signal) => write!(f, "killed by signal {signal}"),
         }
     }
 }

@@ -101,8 +101,7 @@ impl<'a> HookRunner<'a> {
         let ended = wait(&child, &ours, hook.timeout, &mut said)?;
         let how = match ended {
             Some(ExitStatus::Exited(0)) => return Ok(()),
-            Some(ExitStatus::Exited(code)) => format!("exited with {code}"),
-            Some(ExitStatus::Signaled(signal)) => format!("killed by signal {signal}"),
+            Some(status) => status,
             None => {
                 let seconds = hook.timeout.unwrap_or_default().as_secs();
                 let message = format!("not done after {seconds} s{}", said.text());

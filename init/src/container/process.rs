@@ -216,11 +216,7 @@ pub async fn executed(listener: &Listener) -> Result<()> {
 }
 
 fn died(status: ExitStatus) -> Error {
-    let how = match status {
-        ExitStatus::Exited(code) => format!("exited with {code}"),
-        ExitStatus::Signaled(signal) => format!("killed by signal {signal}"),
-    };
-    Error::new(Code::Internal, format!("set-up: {how}"))
+    Error::new(Code::Internal, format!("set-up: {status}"))
 }
 
 #[cfg(test)]

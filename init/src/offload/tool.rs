@@ -79,9 +79,8 @@ pub async fn run(
     let how = match timeout(deadline, ended).await {
         Ok(status) => match status? {
             ExitStatus::Exited(0) => return content(output, MOST),
-            ExitStatus::Exited(code) => format!("exited with {code}"),
             ExitStatus::Signaled(SIGXFSZ) => format!("more than {MOST} bytes of output"),
-            ExitStatus::Signaled(signal) => format!("killed by signal {signal}"),
+            status @ (ExitStatus::Exited(_) | ExitStatus::Signaled(_)) => status.to_string(),
         },
         Err(_elapsed) => {
             // Where the kernel lets nobody kill it, it is left to itself.
