@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::timeout;
 
 use crate::error::{Code, Context, Error, Result};
@@ -55,8 +54,8 @@ async fn run_boxed(
             None => Err(Error::new(Code::Internal, "the child that did it ended without a word")),
         },
         Err(_elapsed) => {
-            if let Err(errno) = pidfd_send_signal(&child.pidfd, Signal::KILL) {
-                log::debug!("kill {}: {errno}", child.pid); // it has just ended by itself
+            if let Err(err) = child.kill() {
+                log::debug!("kill {}: {err}", child.pid); // it has just ended by itself
             }
             Err(Error::new(
                 Code::DeadlineExceeded,

@@ -28,7 +28,7 @@ use super::program::Program;
 use super::spec::{Hook, Hooks};
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, reap};
-use crate::sys::process::{Child, clone_in_child, close_all_but, exit_now, pidfd_send_signal};
+use crate::sys::process::{Child, clone_in_child, close_all_but, exit_now};
 use state::State;
 
 /// How much an error says of what a hook wrote to its standard error: the end.
@@ -180,7 +180,7 @@ fn kill(child: &Child) -> Result<()> {
     };
     match kill_group() {
         Ok(()) => Ok(()),
-        Err(_) => Ok(pidfd_send_signal(child.pidfd.as_fd(), nix::libc::SIGKILL)?),
+        Err(_) => Ok(child.kill()?),
     }
 }
 

@@ -200,7 +200,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let Some(child) = &self.child else { return };
-        if let Err(err) = pidfd_send_signal(child.pidfd.as_fd(), nix::libc::SIGKILL) {
+        if let Err(err) = child.kill() {
             log::debug!("kill unfinished process {}: {err}", child.pid); // most likely it has ended itself
         }
     }

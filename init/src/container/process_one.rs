@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::libc::{SIGCHLD, SIGKILL};
+use nix::libc::SIGCHLD;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -48,7 +48,7 @@ impl SharedPids {
 
 impl Drop for SharedPids {
     fn drop(&mut self) {
-        if let Err(err) = pidfd_send_signal(self.as_fd(), SIGKILL) {
+        if let Err(err) = self.0.kill() {
             log::debug!("end the shared pid namespace: {err}"); // it has ended
         }
     }

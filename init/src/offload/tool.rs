@@ -23,9 +23,7 @@ use super::{content, memory_file};
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
 use crate::report::{self, Report, Reporter};
-use crate::sys::process::{
-    CloneArgs, clone_child, close_all_but, exit_now, pidfd_send_signal, reset_sigpipe,
-};
+use crate::sys::process::{CloneArgs, clone_child, close_all_but, exit_now, reset_sigpipe};
 
 /// What it may read and write.
 pub const MOST: u64 = 1 << 20;
@@ -83,9 +81,7 @@ pub async fn run(
             status @ (ExitStatus::Exited(_) | ExitStatus::Signaled(_)) => status.to_string(),
         },
         Err(_elapsed) => {
-            // Where the kernel lets nobody kill it, it is left to itself.
-            pidfd_send_signal(std::os::fd::AsFd::as_fd(&child.pidfd), nix::libc::SIGKILL)
-                .unwrap_or_default();
+            child.kill().unwrap_or_default(); // where the kernel lets nobody kill it, it is left to itself
             let message = format!("{name}: not done after {} s", deadline.as_secs());
             return Err(Error::new(Code::DeadlineExceeded, message));
         }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::Pid;
@@ -18,6 +18,13 @@ use super::checked;
 pub struct Child {
     pub pid: Pid,
     pub pidfd: OwnedFd,
+}
+
+impl Child {
+    /// SIGKILL.
+    pub fn kill(&self) -> io::Result<()> {
+        pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
