@@ -80,8 +80,20 @@ pub async fn collect<W: FnOnce() -> Result<Vec<u8>>>(
 
 /// What PID 1 and a child both see, and nobody waits for.
 fn memory_file() -> Result<File> {
-    let file = memfd_create("offload", MemfdFlags::CLOEXEC);
+    named_memory_file("offload")
+}
+
+fn named_memory_file(name: &str) -> Result<File> {
+    let file = memfd_create(name, MemfdFlags::CLOEXEC);
     Ok(file.context(|| "make a file in memory".to_owned())?.into())
+}
+
+/// A file in memory, to be read from its start: unlike with a pipe, nobody has to wait for the reader.
+pub fn filled_file(name: &str, content: &[u8]) -> Result<File> {
+    let mut file = named_memory_file(name)?;
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// All of a file in memory.

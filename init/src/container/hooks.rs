@@ -9,7 +9,6 @@ mod state;
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SeekFrom, memfd_create, openat, seek};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{ioctl_fionbio, read};
 use rustix::process::{Signal, chdir, kill_process_group, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -27,6 +26,7 @@ use super::process::SET_UP_DEADLINE;
 use super::program::Program;
 use super::spec::{Hook, Hooks};
 use crate::error::{Code, Context, Error, Result};
+use crate::offload::filled_file;
 use crate::reaper::{ExitStatus, reap};
 use crate::sys::process::{Child, clone_in_child, close_all_but, exit_now};
 use state::State;
@@ -89,7 +89,7 @@ impl<'a> HookRunner<'a> {
     }
 
     fn run(&self, status: &str, hook: &Hook) -> Result<()> {
-        let stdin = filled_file(self.state.json(status).as_bytes())?;
+        let stdin = filled_file("state", self.state.json(status).as_bytes())?.into();
         let (ours, stderr) = pipe2(OFlag::O_CLOEXEC)?;
         ioctl_fionbio(&ours, true)?;
         let null = self.null.try_clone()?;
@@ -118,14 +118,6 @@ fn bundle(root: &str) -> &str {
         Some((parent, _)) if !parent.is_empty() => parent,
         _ => "/",
     }
-}
-
-/// A file in memory, to be read from its start: unlike a pipe, nobody has to wait for the reader.
-fn filled_file(content: &[u8]) -> Result<OwnedFd> {
-    let mut file = fs::File::from(memfd_create("state", MemfdFlags::CLOEXEC)?);
-    file.write_all(content)?;
-    seek(&file, SeekFrom::Start(0))?;
-    Ok(file.into())
 }
 
 /// Waits for a hook's end, reading what it says; none: it took too long, and was killed with its group.

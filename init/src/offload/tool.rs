@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{Seek, Write};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -19,7 +18,7 @@ use rustix::process::setsid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use tokio::time::timeout;
 
-use super::{content, memory_file};
+use super::{content, filled_file, memory_file};
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
 use crate::report::{self, Report, Reporter};
@@ -60,7 +59,7 @@ pub async fn run(
             .filter_map(|directory| CString::new(format!("{directory}/{name}")).ok())
             .collect(),
         words: words.iter().map(|&word| word.to_owned()).collect(),
-        input: filled(input)?,
+        input: filled_file("offload", input)?,
         output: output.try_clone()?,
         complaint: complaint.try_clone()?,
         report,
@@ -89,13 +88,6 @@ pub async fn run(
     let complaint = content(complaint, MOST).unwrap_or_default();
     let complaint = String::from_utf8_lossy(complaint.get(..COMPLAINT).unwrap_or(&complaint));
     Err(Error::new(Code::FailedPrecondition, format!("{name}: {how}: {}", complaint.trim())))
-}
-
-fn filled(content: &[u8]) -> Result<File> {
-    let mut file = memory_file()?;
-    file.write_all(content)?;
-    file.rewind()?;
-    Ok(file)
 }
 
 fn become_tool(start: Start) -> ! {
