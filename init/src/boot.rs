@@ -22,6 +22,7 @@ use tokio::task::LocalSet;
 use crate::error::{Code, Context, Error, Result};
 use crate::log;
 use crate::sys;
+use crate::textfile;
 
 /// Open files at the most (`fs.nr_open`'s default): a connection or a stream is one each.
 const OPEN_FILES: u64 = 1 << 20;
@@ -148,23 +149,17 @@ pub struct Memory {
 
 impl Memory {
     pub fn read() -> Result<Self> {
-        let text =
-            fs::read_to_string("/proc/meminfo").context(|| "read \"/proc/meminfo\"".to_owned())?;
+        let text = textfile::read(Path::new("/proc/meminfo"))?;
         Ok(Self {
-            total_bytes: meminfo_bytes(&text, "MemTotal:"),
-            available_bytes: meminfo_bytes(&text, "MemAvailable:"),
+            total_bytes: meminfo_bytes(&text, "MemTotal"),
+            available_bytes: meminfo_bytes(&text, "MemAvailable"),
         })
     }
 }
 
 /// 0 for a name that the kernel does not report.
 fn meminfo_bytes(text: &str, name: &str) -> u64 {
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .and_then(|number| number.trim().parse::<u64>().ok());
-    kib.unwrap_or_default() * 1024
+    textfile::labelled(text, name).unwrap_or_default() * 1024
 }
 
 fn is_initrd() -> Result<bool> {
@@ -268,8 +263,8 @@ mod tests {
     #[test]
     fn memory_is_read_in_bytes() {
         let text = "MemTotal:          61440 kB\nMemFree:            1000 kB\nMemAvailable:      40960 kB\n";
-        assert_eq!(meminfo_bytes(text, "MemTotal:"), 60 << 20);
-        assert_eq!(meminfo_bytes(text, "MemAvailable:"), 40 << 20);
-        assert_eq!(meminfo_bytes(text, "Swap:"), 0);
+        assert_eq!(meminfo_bytes(text, "MemTotal"), 60 << 20);
+        assert_eq!(meminfo_bytes(text, "MemAvailable"), 40 << 20);
+        assert_eq!(meminfo_bytes(text, "Swap"), 0);
     }
 }

@@ -3,15 +3,16 @@
 //! Names and labels are Kata's where Kata has them (`kata_guest_*`, `kata_agent_*`); others begin with `hyperstart_`.
 //! Every file is bounded, and so is the text.
 
+mod names;
+
 use std::fs;
 use std::path::Path;
 
 use crate::network::Counters;
-use crate::textfile::{numbers, read_optional};
+use crate::textfile::{PAGE_BYTES, ProcessStat, TICK_NS, labelled, numbers, read_optional};
+use names::{CPU_TIMES, DISK_ITEMS, MEMINFO, STATUS, VMSTAT};
 
-/// USER_HZ is 100 for every program (time(7)).
-const TICK_MS: u64 = 10;
-const PAGE_BYTES: u64 = 4096;
+const TICK_MS: u64 = TICK_NS / 1_000_000;
 
 /// What a container uses, in short.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,14 +67,15 @@ impl Text {
     pub fn agent(&mut self, scrapes: u64) {
         let stat = read_optional(Path::new("/proc/self/stat"));
         let status = read_optional(Path::new("/proc/self/status"));
-        let field = |number: usize| after_name(&stat, number);
+        let stat = ProcessStat::parse(&stat);
+        let field = |number| stat.as_ref().and_then(|stat| stat.number(number)).unwrap_or_default();
         self.single(
             "kata_agent_scrape_count",
             "counter",
             "Metrics scrape count",
             &scrapes.to_string(),
         );
-        let time = seconds((field(14) + field(15)) * TICK_MS * 1_000_000);
+        let time = seconds((field(14) + field(15)) * TICK_NS);
         self.single("kata_agent_total_time", "gauge", "Processor time in seconds", &time);
         for (name, help, value) in [
             ("kata_agent_threads", "Threads", field(20)),
@@ -219,111 +221,9 @@ impl Text {
     }
 }
 
-/// proc_meminfo(5), and Kata's names.
-const MEMINFO: &[(&str, &str)] = &[
-    ("MemTotal", "mem_total"),
-    ("MemFree", "mem_free"),
-    ("MemAvailable", "mem_available"),
-    ("Buffers", "buffers"),
-    ("Cached", "cached"),
-    ("SwapCached", "swap_cached"),
-    ("Active", "active"),
-    ("Inactive", "inactive"),
-    ("Active(anon)", "active_anon"),
-    ("Inactive(anon)", "inactive_anon"),
-    ("Active(file)", "active_file"),
-    ("Inactive(file)", "inactive_file"),
-    ("Unevictable", "unevictable"),
-    ("SwapTotal", "swap_total"),
-    ("SwapFree", "swap_free"),
-    ("Dirty", "dirty"),
-    ("Writeback", "writeback"),
-    ("AnonPages", "anon_pages"),
-    ("Mapped", "mapped"),
-    ("Shmem", "shmem"),
-    ("KReclaimable", "k_reclaimable"),
-    ("Slab", "slab"),
-    ("SReclaimable", "s_reclaimable"),
-    ("SUnreclaim", "s_unreclaim"),
-    ("KernelStack", "kernel_stack"),
-    ("PageTables", "page_tables"),
-    ("Committed_AS", "committed_as"),
-    ("Percpu", "per_cpu"),
-    ("Hugetlb", "hugetlb"),
-];
-
-/// proc_pid_status(5), and Kata's names.
-const STATUS: &[(&str, &str)] = &[
-    ("VmPeak", "vmpeak"),
-    ("VmSize", "vmsize"),
-    ("VmHWM", "vmhwm"),
-    ("VmRSS", "vmrss"),
-    ("RssAnon", "rssanon"),
-    ("RssFile", "rssfile"),
-    ("RssShmem", "rssshmem"),
-    ("VmData", "vmdata"),
-    ("VmStk", "vmstk"),
-    ("VmExe", "vmexe"),
-    ("VmSwap", "vmswap"),
-    ("voluntary_ctxt_switches", "voluntary_ctxt_switches"),
-    ("nonvoluntary_ctxt_switches", "nonvoluntary_ctxt_switches"),
-];
-
-/// Of `/proc/vmstat`: what tells of a guest that is short of memory.
-const VMSTAT: &[&str] = &[
-    "nr_free_pages",
-    "nr_dirty",
-    "nr_writeback",
-    "pgpgin",
-    "pgpgout",
-    "pswpin",
-    "pswpout",
-    "pgfault",
-    "pgmajfault",
-    "pgsteal_kswapd",
-    "pgsteal_direct",
-    "pgscan_kswapd",
-    "pgscan_direct",
-    "allocstall_normal",
-    "allocstall_movable",
-    "compact_stall",
-    "oom_kill",
-    "balloon_inflate",
-    "balloon_deflate",
-];
-
-/// proc_stat(5).
-const CPU_TIMES: &[&str] =
-    &["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"];
-
-/// Documentation/admin-guide/iostats.rst, in Kata's words.
-const DISK_ITEMS: &[&str] = &[
-    "reads",
-    "merged",
-    "sectors_read",
-    "time_reading",
-    "writes",
-    "writes_merged",
-    "sectors_written",
-    "time_writing",
-    "in_progress",
-    "time_in_progress",
-    "weighted_time_in_progress",
-];
-
-/// `NAME: NUMBER [kB]` a line, for the names of a table.
+/// The numbers of those names of a table that the text has.
 fn named<'a>(text: &str, names: &'a [(&str, &'a str)]) -> impl Iterator<Item = (&'a str, u64)> {
-    names.iter().filter_map(move |(known, ours)| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(known)?.strip_prefix(':'))?;
-        Some((*ours, rest.split_ascii_whitespace().next()?.parse().ok()?))
-    })
-}
-
-/// A numbered field of proc_pid_stat(5), from the third on.
-fn after_name(stat: &str, number: usize) -> u64 {
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let field = fields.split_ascii_whitespace().nth(number.saturating_sub(3));
-    field.and_then(|field| field.parse().ok()).unwrap_or_default()
+    names.iter().filter_map(move |(known, ours)| Some((*ours, labelled(text, known)?)))
 }
 
 /// Less the one by which they are counted.
@@ -384,9 +284,6 @@ mod tests {
             said.ends_with("kata_guest_diskstat{disk=\"vda\",item=\"sectors_read\"} 24576\n"),
             "{said}"
         );
-        assert_eq!(after_name("1 (in it) S 0 1", 4), 0);
-        assert_eq!(after_name("1 (in it) S 0 9", 5), 9);
-        assert_eq!(after_name("", 5), 0);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ use crate::error::{Context, Result};
 use crate::events::{Events, What};
 use crate::log;
 use crate::sys::event;
+use crate::textfile::{number, read};
 
 /// Events that nobody has asked for yet, at the most.
 const QUEUE_MAX: usize = 1024;
@@ -153,15 +153,7 @@ impl OomWatch {
 }
 
 fn oom_kills(events_file: &Path) -> Result<u64> {
-    let text = fs::read_to_string(events_file).context(|| format!("read {events_file:?}"))?;
-    Ok(parse_oom_kills(&text))
-}
-
-fn parse_oom_kills(text: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or_default()
+    Ok(number(&read(events_file)?, "oom_kill"))
 }
 
 #[cfg(test)]
@@ -171,6 +163,6 @@ mod tests {
     #[test]
     fn counts_kills_not_limits_hit() {
         let text = "low 0\nhigh 0\nmax 412\noom 3\noom_kill 2\noom_group_kill 0\n";
-        assert_eq!(parse_oom_kills(text), 2);
+        assert_eq!(number(text, "oom_kill"), 2);
     }
 }

@@ -11,6 +11,10 @@ use crate::error::{Context, Result};
 /// No file of `/proc` or of a cgroup that is read here is larger, save on machines of hundreds of disks.
 pub const MOST: u64 = 64 << 10;
 
+/// A tick of the numbers that `/proc` counts in them: USER_HZ is 100 for every program (time(7)).
+pub const TICK_NS: u64 = 10_000_000;
+pub const PAGE_BYTES: u64 = 4096;
+
 /// The file's text, [`MOST`] bytes of it.
 pub fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
@@ -41,6 +45,41 @@ pub fn number(text: &str, name: &str) -> u64 {
     numbers(text).find(|(known, _)| *known == name).map_or(0, |(_, number)| number)
 }
 
+/// A file of one number; none: `max`.
+pub fn single(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// The number of a line `NAME: NUMBER [kB]` (proc_meminfo(5), proc_pid_status(5)); none: there is no such line.
+pub fn labelled(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// proc_pid_stat(5).
+pub struct ProcessStat<'a> {
+    /// It may hold anything, parentheses too.
+    pub name: &'a str,
+    fields: Vec<&'a str>,
+}
+
+impl<'a> ProcessStat<'a> {
+    pub fn parse(stat: &'a str) -> Option<Self> {
+        let (_, rest) = stat.split_once('(')?;
+        let (name, rest) = rest.rsplit_once(')')?;
+        Some(Self { name, fields: rest.split_ascii_whitespace().collect() })
+    }
+
+    /// By its number in the manual, from the third on.
+    pub fn field(&self, number: usize) -> Option<&'a str> {
+        self.fields.get(number.checked_sub(3)?).copied()
+    }
+
+    pub fn number(&self, number: usize) -> Option<u64> {
+        self.field(number)?.parse().ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +89,16 @@ mod tests {
         let text = "usage_usec 12\nnice\nbad x\n\nlast 18446744073709551615\n";
         assert_eq!(numbers(text).collect::<Vec<_>>(), [("usage_usec", 12), ("last", u64::MAX)]);
         assert_eq!((number(text, "usage_usec"), number(text, "none")), (12, 0));
+    }
+
+    #[test]
+    fn a_processs_fields_come_after_its_name() {
+        let number = |stat, number| ProcessStat::parse(stat)?.number(number);
+        assert_eq!(number("1 (in it) S 0 1", 4), Some(0));
+        assert_eq!(number("1 (in it) S 0 9", 5), Some(9));
+        assert_eq!(number("1 (in it) S 0 9", 2), None);
+        assert_eq!(number("", 5), None);
+        assert_eq!(ProcessStat::parse("77 (a) (b c) S 1").unwrap().name, "a) (b c");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn check(root: BorrowedFd<'_>, bytes: u64, block: u64, blocks: u64) -> Result<()
     }
     let device = fstat(root)?.st_dev;
     let size = format!("/sys/dev/block/{}:{}/size", major(device), minor(device));
-    let sectors: u64 = textfile::read(Path::new(&size))?.trim().parse().unwrap_or_default();
+    let sectors = textfile::single(&textfile::read(Path::new(&size))?).unwrap_or_default();
     let disk = sectors.saturating_mul(512);
     if bytes > disk {
         let message = format!("its disk has {disk} bytes: it grows first");

@@ -22,6 +22,7 @@ use super::{device_rules, limits};
 use crate::error::{Code, Context, Error, Result};
 use crate::reaper::Reaper;
 use crate::sys::CGROUP_ROOT;
+use crate::textfile::{number, read_optional};
 
 /// How long removal waits for processes that are being killed. They die at once unless the kernel holds them.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
@@ -76,8 +77,7 @@ impl Cgroup {
 
     /// Whether a process in it was killed for want of memory (`memory.events`).
     pub fn lost_to_oom(&self) -> bool {
-        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
-        events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+        number(&read_optional(&self.path.join("memory.events")), "oom_kill") > 0
     }
 
     /// Kills what is left in it and removes it. To remove it twice is no error.

@@ -12,7 +12,7 @@ use super::Container;
 use crate::error::Result;
 use crate::offload;
 use crate::reaper::Reaper;
-use crate::textfile;
+use crate::textfile::{self, PAGE_BYTES, ProcessStat, TICK_NS};
 
 /// Told of at the most.
 const MOST: usize = 4096;
@@ -22,9 +22,6 @@ const COMMAND_MOST: u64 = 4096;
 /// cgroups that a container has made below its own, looked into at the most.
 const CGROUPS_MOST: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
-/// USER_HZ is 100 for every program (time(7)).
-const TICK_NS: u64 = 10_000_000;
-const PAGE_BYTES: u64 = 4096;
 
 /// One process, as the guest sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,18 +114,14 @@ fn record(pid: u32) -> Option<String> {
     Some(format!("{pid} {container_pid} {uid} {numbers} {command}"))
 }
 
-/// proc_pid_stat(5): the name, which may hold anything, and `STATE PARENT RESIDENT CPU STARTED`.
+/// The name, and `STATE PARENT RESIDENT CPU STARTED`.
 fn parse_stat(stat: &str) -> Option<(&str, String)> {
-    let (_, rest) = stat.split_once('(')?;
-    let (name, rest) = rest.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number.checked_sub(3)?).copied();
-    let number = |at: usize| field(at)?.parse::<u64>().ok();
-    let (state, parent) = (field(3)?, field(4)?);
-    let resident = number(24)?.saturating_mul(PAGE_BYTES);
-    let cpu = number(14)?.saturating_add(number(15)?).saturating_mul(TICK_NS);
-    let started = number(22)?.saturating_mul(TICK_NS);
-    Some((name, format!("{state} {parent} {resident} {cpu} {started}")))
+    let stat = ProcessStat::parse(stat)?;
+    let (state, parent) = (stat.field(3)?, stat.field(4)?);
+    let resident = stat.number(24)?.saturating_mul(PAGE_BYTES);
+    let cpu = stat.number(14)?.saturating_add(stat.number(15)?).saturating_mul(TICK_NS);
+    let started = stat.number(22)?.saturating_mul(TICK_NS);
+    Some((stat.name, format!("{state} {parent} {resident} {cpu} {started}")))
 }
 
 /// proc_pid_status(5): its real user, and its pid one namespace further down than the guest's own.

@@ -14,7 +14,7 @@ pub use memory::{Memory, Usage};
 
 use super::Container;
 use crate::error::{Context, Result};
-use crate::textfile::{number, read, read_optional};
+use crate::textfile::{number, read, read_optional, single};
 
 /// Sizes of huge pages that a processor has, at the most.
 const HUGEPAGE_SIZES_MAX: usize = 16;
@@ -69,11 +69,6 @@ impl Container {
         let figure = |name: &str| single(&file(name)).unwrap_or_default();
         [cpu(&file("cpu.stat")).usage_ns, figure("memory.current"), figure("pids.current")]
     }
-}
-
-/// A file of one number; none: `max`.
-fn single(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
 }
 
 /// `cpu.stat`, which has microseconds.

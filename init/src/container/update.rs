@@ -73,7 +73,7 @@ fn check_usage(cgroup: &Path, resources: &Resources) -> Result<()> {
         return Ok(());
     };
     let usage = textfile::read(&cgroup.join("memory.current"))?;
-    let usage: u64 = usage.trim().parse().unwrap_or_default();
+    let usage = textfile::single(&usage).unwrap_or_default();
     if usage <= limit {
         return Ok(());
     }

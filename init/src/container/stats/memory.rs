@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::single;
 use crate::error::Result;
 use crate::sys::CGROUP_ROOT;
-use crate::textfile::{number, numbers, read, read_optional};
+use crate::textfile::{number, numbers, read, read_optional, single};
 
 /// What version 1 says where there is no limit comes near it; who reads takes all this large for none.
 pub const UNLIMITED: u64 = u64::MAX;
