@@ -6,6 +6,7 @@ use hyperstart_protocol::guest::{
     Event as WireEvent, EventsRequest, EventsResponse, event::Kind as WireKind,
 };
 
+use super::up_to;
 use crate::error::Result;
 use crate::events::{Event, What};
 use crate::sandbox::Sandbox;
@@ -14,10 +15,7 @@ use crate::sandbox::Sandbox;
 const MOST: usize = 256;
 
 pub async fn events(sandbox: Rc<Sandbox>, request: EventsRequest) -> Result<EventsResponse> {
-    let most = match usize::try_from(request.most) {
-        Ok(most @ 1..=MOST) => most,
-        Ok(_) | Err(_) => MOST,
-    };
+    let most = up_to(MOST, request.most);
     Sandbox::watch_pressure(&sandbox);
     let after = if request.no_wait {
         sandbox.events().after(request.after, most)

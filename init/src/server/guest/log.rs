@@ -4,15 +4,13 @@ use std::rc::Rc;
 
 use hyperstart_protocol::guest::{ReadLogRequest, ReadLogResponse};
 
+use super::up_to;
 use crate::error::Result;
 use crate::log;
 use crate::sandbox::Sandbox;
 
 pub async fn read(_: Rc<Sandbox>, request: ReadLogRequest) -> Result<ReadLogResponse> {
-    let most = match usize::try_from(request.length) {
-        Ok(most @ 1..=log::KEPT) => most,
-        Ok(_) | Err(_) => log::KEPT,
-    };
+    let most = up_to(log::KEPT, request.length);
     let ring = log::ring();
     let part = if request.no_wait {
         ring.read(request.offset, most)?

@@ -53,6 +53,14 @@ pub fn service(domain: &Domain) -> (String, Service) {
         .into_service()
 }
 
+/// How much of something a request asks for: 0, and more than `most`, is as much as may be.
+fn up_to(most: usize, asked: u32) -> usize {
+    match usize::try_from(asked) {
+        Ok(asked) if (1..=most).contains(&asked) => asked,
+        Ok(_) | Err(_) => most,
+    }
+}
+
 async fn version(_: Rc<Sandbox>, _: VersionRequest) -> Result<VersionResponse> {
     let mut answer = VersionResponse::new();
     answer.guest_version = AGENT_VERSION.to_owned();

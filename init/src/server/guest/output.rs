@@ -10,6 +10,7 @@ use hyperstart_protocol::guest::{
 use protobuf::EnumOrUnknown;
 
 use super::super::kata::ids;
+use super::up_to;
 use crate::container::{ContainerId, ExecId};
 use crate::error::{Code, Context, Error, Result};
 use crate::sandbox::{OutputName, Read, Sandbox};
@@ -22,10 +23,7 @@ pub async fn read(sandbox: Rc<Sandbox>, request: ReadOutputRequest) -> Result<Re
     let read = Read {
         reader: reader_named(&request.reader)?,
         start: Start { offset: request.offset, or_oldest: request.or_oldest },
-        most: match usize::try_from(request.length) {
-            Ok(most @ 1..=READ_MAX) => most,
-            Ok(_) | Err(_) => READ_MAX,
-        },
+        most: up_to(READ_MAX, request.length),
         waits: !request.no_wait,
     };
     let chunk = sandbox.read_output(name, read).await?;
