@@ -8,7 +8,6 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 
 use hyperstart_archive::{Links as ArchiveLinks, Options, Owner, Source, pack, unpack};
 use nix::sched::CloneFlags;
@@ -22,7 +21,7 @@ use super::spec::{Capabilities, CapabilitySet};
 use super::tree::{Links, Tree};
 use super::user::{self, Credentials};
 use super::user_namespace::UserNamespace;
-use super::{Container, ExecId, Process, Reservation, State, stopped};
+use super::{Container, ExecId, Process, State};
 use crate::error::{Context, Result};
 use crate::reaper::Reaper;
 use crate::report::{self, Reporter};
@@ -67,14 +66,7 @@ impl Container {
             State::Created | State::Running => {}
             State::Paused | State::Stopped(_) => return Err(self.wrong_state()), // it would stand still too
         }
-        let reservation = Reservation::new(self, exec_id)?;
-        self.check_ended_execs()?;
-        let process = match self.spawn_archive(archive, reaper).await {
-            Err(_) if self.first.has_ended() => return Err(stopped()),
-            process => process?,
-        };
-        self.execs.borrow_mut().insert(reservation.exec_id.clone(), Rc::new(process));
-        Ok(())
+        self.add_exec(exec_id, self.spawn_archive(archive, reaper)).await
     }
 
     async fn spawn_archive(&self, archive: Archive, reaper: &Reaper) -> Result<Process> {

@@ -7,7 +7,6 @@
 //! ```
 //! A running one may be paused and resumed (`freeze.rs`).
 //!
-//!
 //! `create` sets everything up and holds the first process at a gate before its execve; `start` opens the gate. A
 //! create that fails leaves nothing: no cgroup, no process, and no mount, since those live in the child's namespace.
 //! That a container has stopped is never stored: the reaper knows it. Errors say what went wrong; the sandbox says
@@ -20,6 +19,7 @@ mod copy_up;
 mod detached;
 mod device_rules;
 mod devices;
+mod execs;
 mod freeze;
 mod fs_context;
 mod guest_devices;
@@ -34,6 +34,7 @@ mod process;
 mod process_one;
 mod processes;
 mod program;
+mod reservation;
 mod rlimits;
 mod rootfs;
 mod scheduling;
@@ -50,12 +51,11 @@ mod user_namespace;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::libc::{EBUSY, SIGKILL, SIGTERM};
+use nix::libc::{SIGKILL, SIGTERM};
 use rustix::fs::{major, minor, stat};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -68,6 +68,7 @@ pub use mounts::plan as plan_mounts;
 pub use process::Process;
 pub use process_one::SharedPids;
 pub use processes::Entry as ProcessEntry;
+pub use reservation::Reservation;
 pub use rlimits::from_name as rlimit_named;
 #[cfg(test)]
 pub use seccomp::tests::answer as seccomp_answer;
@@ -84,15 +85,10 @@ use crate::error::{Code, Context, Error, Result};
 use crate::reaper::{ExitStatus, Reaper};
 use crate::report::{self, Listener};
 use crate::stdio::Sizes;
-use crate::sys::process::Child;
-use child::{ExecSpec, FirstSpec};
+use child::FirstSpec;
 use device_rules::GuestRoot;
-use process::{SET_UP_DEADLINE, Unfinished};
-use scheduling::RunsOn;
-use spec::{Annotations, CapabilitySet, ContainerSpec, Execution, Namespace, ProcessSpec};
-
-/// Execs that have ended and that somebody may still ask for.
-const ENDED_EXECS_MOST: usize = 4096;
+use process::Unfinished;
+use spec::{Annotations, CapabilitySet, ContainerSpec, Execution, Namespace};
 
 pub struct Container {
     id: ContainerId,
@@ -270,62 +266,6 @@ impl Container {
         Ok(())
     }
 
-    /// Runs a further process in the container.
-    pub async fn exec(&self, exec_id: ExecId, spec: ProcessSpec, reaper: &Reaper) -> Result<()> {
-        if self.state() != State::Running {
-            return Err(self.wrong_state());
-        }
-        let reservation = Reservation::new(self, exec_id)?;
-        self.check_ended_execs()?;
-        let process = match self.spawn_exec(spec, reaper).await {
-            // Its namespaces have ended with the first process, and each call says so in its own way.
-            Err(_) if self.first.has_ended() => return Err(stopped()),
-            process => process?,
-        };
-        self.execs.borrow_mut().insert(reservation.exec_id.clone(), Rc::new(process));
-        Ok(())
-    }
-
-    async fn spawn_exec(&self, spec: ProcessSpec, reaper: &Reaper) -> Result<Process> {
-        let (ours, childs) = process::streams(spec.terminal, self.sizes)?;
-        let (listener, report) = report::channel()?;
-        let first = self.first.pidfd().try_clone_to_owned()?;
-        let initial = spec.cpu_affinity.initial.clone();
-        let execution = self.execution.clone();
-        let in_user_namespace = self.traits.in_user_namespace;
-        let spec =
-            ExecSpec { process: spec, execution, first, in_user_namespace, stdio: childs, report };
-        let runs_on = initial.as_ref().map(RunsOn::new).transpose();
-        let runs_on = runs_on.context(|| "process.execCPUAffinity.initial".to_owned())?;
-        let child = self.clone_exec(spec).context(|| "clone".to_owned())?;
-        drop(runs_on);
-        let process =
-            Unfinished::new(child, reaper).ready(&listener, ours, Some(SET_UP_DEADLINE)).await?;
-        process::executed(&listener).await?;
-        process.mark_started();
-        Ok(process)
-    }
-
-    fn clone_exec(&self, spec: ExecSpec) -> Result<Child> {
-        let mut spec = Some(spec);
-        let first = self.first.pidfd();
-        self.in_cgroup(|cgroup| namespaces::clone_beside(first, cgroup, child::exec, &mut spec))
-    }
-
-    /// A container that has handed controllers on below its cgroup takes no process there any more (EBUSY; cgroup-v2,
-    /// "No Internal Process Constraint"): then the new one goes to where the first has gone.
-    fn in_cgroup(
-        &self,
-        mut clone: impl FnMut(BorrowedFd<'_>) -> io::Result<Child>,
-    ) -> Result<Child> {
-        match clone(self.cgroup.as_fd()) {
-            Err(err) if err.raw_os_error() == Some(EBUSY) => {
-                Ok(clone(self.first.cgroup()?.as_fd())?)
-            }
-            child => Ok(child?),
-        }
-    }
-
     /// The first process, or the one of that exec.
     pub fn process(&self, exec_id: Option<&ExecId>) -> Result<Rc<Process>> {
         let Some(exec_id) = exec_id else { return Ok(Rc::clone(&self.first)) };
@@ -355,17 +295,6 @@ impl Container {
     /// Drops an exec that has ended.
     pub fn forget_process(&self, exec_id: &ExecId) {
         self.execs.borrow_mut().remove(exec_id);
-    }
-
-    /// A host that never asks for what its execs have written has lost count.
-    fn check_ended_execs(&self) -> Result<()> {
-        let execs = self.execs.borrow();
-        let ended = || execs.values().filter(|exec| exec.status().is_some()).count();
-        if execs.len() < ENDED_EXECS_MOST || ended() < ENDED_EXECS_MOST {
-            return Ok(());
-        }
-        let message = format!("{ENDED_EXECS_MOST} have ended and were not read to their end");
-        Err(Error::new(Code::ResourceExhausted, message))
     }
 
     /// Kills what is left of it, waits for its first process (without a timeout for as long as it takes) and removes
@@ -401,32 +330,6 @@ fn stopped() -> Error {
 /// The set-up is done within the container's own limit, and may be too much for it.
 fn out_of_memory(err: &Error) -> Error {
     Error::new(Code::ResourceExhausted, format!("linux.resources.memory.limit is too small: {err}"))
-}
-
-/// An exec id that nobody else can take while its process is made.
-struct Reservation<'a> {
-    container: &'a Container,
-    exec_id: ExecId,
-}
-
-impl<'a> Reservation<'a> {
-    fn new(container: &'a Container, exec_id: ExecId) -> Result<Self> {
-        if exec_id.to_string() == container.id.as_str() {
-            return Err(Error::new(Code::AlreadyExists, "that is the id of the container's init"));
-        }
-        let taken = container.execs.borrow().contains_key(&exec_id)
-            || !container.reserved.borrow_mut().insert(exec_id.clone());
-        if taken {
-            return Err(Error::new(Code::AlreadyExists, "there is one already"));
-        }
-        Ok(Self { container, exec_id })
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        self.container.reserved.borrow_mut().remove(&self.exec_id);
-    }
 }
 
 /// The block device that the guest's root is on, if it is on one.

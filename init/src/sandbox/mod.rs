@@ -33,7 +33,7 @@ pub use files::Family;
 use crate::boot::Receipt;
 use crate::config::Config;
 use crate::container::spec::{ContainerSpec, ProcessSpec};
-use crate::container::{Container, ContainerId, ExecId, Process, SharedPids};
+use crate::container::{Container, ContainerId, ExecId, Process, Reservation, SharedPids};
 use crate::error::{Code, Context, Error, Result};
 use crate::events::{Events, What};
 use crate::log;
@@ -342,18 +342,17 @@ impl Sandbox {
         self.containers.borrow().get(id).cloned().ok_or_else(not_found)
     }
 
-    fn reserve(&self, id: &ContainerId) -> Result<Reservation<'_>> {
+    fn reserve(&self, id: &ContainerId) -> Result<Reservation<'_, ContainerId>> {
         if self.created.borrow().is_none() {
             return Err(Error::new(
                 Code::FailedPrecondition,
                 format!("container {id:?}: no sandbox was created"),
             ));
         }
-        if !self.reserved.borrow_mut().insert(id.clone()) {
+        Reservation::of(&self.reserved, id.clone()).ok_or_else(|| {
             let message = format!("container {id:?}: another create or remove of it is under way");
-            return Err(Error::new(Code::AlreadyExists, message));
-        }
-        Ok(Reservation { table: &self.reserved, id: id.clone() })
+            Error::new(Code::AlreadyExists, message)
+        })
     }
 
     /// Gives back what the container's mounts were, and its directory where nothing is left in it.
@@ -377,18 +376,6 @@ async fn exits_told(container: &Container) {
     };
     timeout(EXITS_DEADLINE, ended).await.ok();
     yield_now().await;
-}
-
-/// Holds an id while its create or remove is under way.
-struct Reservation<'a> {
-    table: &'a RefCell<BTreeSet<ContainerId>>,
-    id: ContainerId,
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        self.table.borrow_mut().remove(&self.id);
-    }
 }
 
 fn write_resolv_conf(lines: &[String]) -> Result<()> {
