@@ -4,9 +4,8 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use super::Sandbox;
-use crate::container::{Archive, ContainerId, ExecId, TerminationLog};
+use crate::container::{ContainerId, TerminationLog};
 use crate::error::{Code, Context, Error, Result};
-use crate::events::What;
 use crate::offload::{self, tool};
 use crate::storage::{copy_file, share};
 
@@ -24,13 +23,6 @@ pub enum Family {
 }
 
 impl Sandbox {
-    /// Begins to pack or unpack files of a container's, as an exec.
-    pub async fn archive(&self, id: &ContainerId, exec_id: ExecId, archive: Archive) -> Result<()> {
-        self.container(id)?.archive(exec_id.clone(), archive, &self.reaper).await?;
-        self.events.publish(What::ExecStarted(id.clone(), exec_id.clone()));
-        self.tell_exit(id, Some(exec_id))
-    }
-
     pub async fn copy_file(&self, piece: copy_file::Piece) -> Result<()> {
         offload::run(&self.reaper, DEADLINE, move || copy_file::copy(&piece)).await
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::unistd::sethostname;
 
@@ -12,9 +11,6 @@ use crate::container::spec::ContainerSpec;
 use crate::error::{Context, Result};
 use crate::log;
 use crate::storage::Storage;
-
-/// How long the processes of a container may take to go, once they are killed.
-const UNDO_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A container to be.
 pub struct NewContainer {
@@ -56,9 +52,8 @@ impl Sandbox {
     /// Takes back a sandbox with all that is in it. What cannot be removed is said on the console: the error that the
     /// host gets is the first one.
     async fn undo_create(&self, hostname: &str) {
-        self.remove_containers(UNDO_DEADLINE).await;
-        let mount_points = self.created.borrow_mut().take().unwrap_or_default();
-        self.storages.remove_all(&mount_points, &self.reaper).await;
+        self.remove_containers().await;
+        self.remove_storages().await;
         self.undo_set_up(hostname);
     }
 
