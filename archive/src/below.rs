@@ -44,14 +44,24 @@ impl Below<'_> {
         if self.links == Links::Refused {
             resolve |= ResolveFlags::NO_SYMLINKS;
         }
-        for _ in 0..RACES_MAX {
-            match openat2(self.directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                opened => return opened,
-            }
-        }
-        Err(Errno::AGAIN)
+        open_resolved(self.directory, path, flags, resolve)
     }
+}
+
+/// openat2(2), close-on-exec, as often as others rename the tree under it.
+pub fn open_resolved(
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd> {
+    for _ in 0..RACES_MAX {
+        match openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened => return opened,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// The path above, and the last name; nothing for the directory itself.

@@ -20,7 +20,7 @@ use std::fmt;
 
 use rustix::io::Errno;
 
-pub use below::Links;
+pub use below::{Links, open_resolved};
 pub use header::encode;
 pub use pack::{Source, pack};
 pub use read::{Entry, Kind, Reader};

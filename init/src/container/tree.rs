@@ -7,8 +7,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hyperstart_archive::open_resolved;
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2, readlinkat,
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, readlinkat,
 };
 use rustix::io::{Errno, Result};
 
@@ -17,9 +18,6 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).
 const LINKS_MAX: u32 = 40;
-
-/// openat2(2) gives EAGAIN when the tree is renamed under it; one that goes on is an attack.
-const RACES_MAX: u32 = 128;
 
 #[derive(Debug)]
 pub struct Tree(OwnedFd);
@@ -58,13 +56,7 @@ impl Tree {
         if links == Links::Refuse {
             resolve |= ResolveFlags::NO_SYMLINKS;
         }
-        for _ in 0..RACES_MAX {
-            match openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                done => return done,
-            }
-        }
-        Err(Errno::AGAIN)
+        open_resolved(self.0.as_fd(), path.as_bytes(), flags, resolve)
     }
 
     /// The place that `path` names, for mounting on or making things in.

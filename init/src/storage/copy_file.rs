@@ -11,9 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path};
 
+use hyperstart_archive::open_resolved;
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, mkdirat, openat,
-    openat2, renameat, symlinkat, unlinkat,
+    renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -22,9 +23,6 @@ use crate::error::{Code, Context, Error, Result};
 
 /// symlink(2) takes no longer target.
 const LINK_MAX: usize = 4095;
-
-/// openat2(2) gives EAGAIN when the tree is renamed under it; one that goes on is an attack.
-const RACES_MAX: u32 = 128;
 
 /// One piece of a file, or a directory or symbolic link as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,13 +108,7 @@ fn directory(root: &OwnedFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
 
 fn beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    for _ in 0..RACES_MAX {
-        match openat2(root, path, DIRECTORY | OFlags::PATH, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            opened => return opened,
-        }
-    }
-    Err(Errno::AGAIN)
+    open_resolved(root, path.as_os_str().as_bytes(), DIRECTORY | OFlags::PATH, resolve)
 }
 
 fn make_directory(parent: BorrowedFd<'_>, name: &OsStr, piece: &Piece) -> Result<()> {
