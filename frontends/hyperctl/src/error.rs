@@ -145,6 +145,12 @@ impl From<serde_json::Error> for Error {
     }
 }
 
+impl From<hyperstart_vmm::Error> for Error {
+    fn from(err: hyperstart_vmm::Error) -> Error {
+        Error::new(err.to_string())
+    }
+}
+
 impl From<rustix::io::Errno> for Error {
     fn from(err: rustix::io::Errno) -> Error {
         Error::from(io::Error::from(err))

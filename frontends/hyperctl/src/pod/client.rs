@@ -144,7 +144,7 @@ async fn end(pod: &Pod) -> Result<()> {
     if gone_within(pod, POWER_OFF).await? {
         return Ok(());
     }
-    hyperstart_vmm::end_processes(&pod.dir).map_err(|err| Error::new(err.to_string()))?;
+    hyperstart_vmm::end_processes(&pod.dir)?;
     if gone_within(pod, POWER_OFF).await? {
         return Ok(());
     }

@@ -23,7 +23,7 @@ use crate::pod::client;
 use crate::pod::contained::{Contained, Log};
 use crate::pod::disks::{Attached, Disks};
 use crate::pod::further;
-use crate::pod::host::{failure, finish, live, vm_error};
+use crate::pod::host::{failure, finish, live};
 use crate::pod::hosting::{Hosting, container_id, give_way};
 use crate::pod::output_log::Writer;
 use crate::pod::state::{State, Status};
@@ -34,20 +34,20 @@ use crate::signals::Signals;
 pub async fn adopt(store: &Store, dir: &Path, signals: &mut Signals) -> Result<()> {
     output::say_into(&dir.join("host.log"))?;
     if !State::is_there(dir) {
-        end(dir)?;
+        end_remains(dir)?;
         drop(RunDir::inherit(dir)); // its host was killed before it wrote a word
         return Ok(());
     }
     let mut claim = store.inherit(dir)?;
     match claim.state.status {
         Status::Booting => {
-            end(dir)?;
+            end_remains(dir)?;
             Hooks::left(claim.state.hooks.take()).after_delete().await;
             drop(claim);
             Ok(())
         }
         Status::Exited { .. } => {
-            end(dir)?;
+            end_remains(dir)?;
             claim.keep()
         }
         Status::Running { .. } => {
@@ -56,10 +56,6 @@ pub async fn adopt(store: &Store, dir: &Path, signals: &mut Signals) -> Result<(
             go_on(claim, signals).await
         }
     }
-}
-
-fn end(dir: &Path) -> Result<()> {
-    end_remains(dir).map_err(|err| vm_error(&err))
 }
 
 async fn go_on(claim: Claim, signals: &mut Signals) -> Result<()> {
@@ -98,8 +94,8 @@ struct Taken {
 
 /// For as long as the VM lives, however slow it and this machine are: only its end is a reason to end the pod.
 async fn take_over(dir: &Path) -> Result<Taken> {
-    let (vm, plugged) = Vm::adopt(dir).await.map_err(|err| vm_error(&err))?;
-    vm.ready(Duration::MAX).await.map_err(|err| vm_error(&err))?;
+    let (vm, plugged) = Vm::adopt(dir).await?;
+    vm.ready(Duration::MAX).await?;
     let address = client::address_of(vm.address());
     let sandbox = loop {
         let reached = tokio::select! {
@@ -154,7 +150,7 @@ async fn too_late(mut claim: Claim, hooks: &Hooks, err: Error) -> Result<()> {
         Some(code) => Ok(code),
         None => Err(err).context(|| format!("run {:?}", claim.state.image)),
     };
-    end(&claim.dir)?;
+    end_remains(&claim.dir)?;
     claim.state.hooks = None;
     claim.save()?;
     hooks.after_delete().await;

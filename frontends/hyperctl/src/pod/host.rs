@@ -159,13 +159,13 @@ async fn boot(
     machine.shares.extend(order.container.binds.shares(&dir)?);
     let image = |path: &PathBuf| Disk { path: path.clone(), read_only: true };
     machine.disks.extend(order.images.iter().map(image));
-    let vm = Vm::launch(&machine, &dir).await.map_err(|err| vm_error(&err))?;
+    let vm = Vm::launch(&machine, &dir).await?;
     edit(claim, |state| {
         state.console = Some(vm.console_log().to_path_buf());
         state.vm.transport = Some(client::transport_of(vm.address()).into());
     })?;
     step("vmm");
-    vm.ready(order.deadline).await.map_err(|err| vm_error(&err))?;
+    vm.ready(order.deadline).await?;
     step(receipt::READY);
     let created = tokio::select! {
         created = create(order, hooks, claim, &vm, &mut step) => created,
@@ -370,10 +370,6 @@ fn attach(machine: &mut Machine, root: &Root) {
     }
 }
 
-pub fn vm_error(err: &hyperstart_vmm::Error) -> Error {
-    Error::new(err.to_string())
-}
-
 /// Waits until the VM ends or can no longer be reached, and says which.
 pub async fn failure(vm: &Vm) -> Error {
     let broken = tokio::select! {
@@ -383,7 +379,10 @@ pub async fn failure(vm: &Vm) -> Error {
     match timeout(AFTERMATH, vm.wait()).await {
         Ok(exit) => ended(vm, exit),
         // A line can be made again.
-        Err(_) => vm_error(&broken).with_lost(matches!(broken, VmError::Transport { .. })),
+        Err(_) => {
+            let lost = matches!(broken, VmError::Transport { .. });
+            Error::from(broken).with_lost(lost)
+        }
     }
 }
 

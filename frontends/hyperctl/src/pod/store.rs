@@ -196,7 +196,7 @@ impl Store {
     /// Forgets a pod whose host is gone.
     pub fn remove(&self, pod: &Pod) -> Result<()> {
         let _store = self.lock()?;
-        end_remains(&pod.dir).map_err(|err| Error::new(err.to_string()))?; // none, but of a host killed at its very end
+        end_remains(&pod.dir)?; // none, but of a host killed at its very end
         remove_dir(&pod.dir)
     }
 
@@ -258,7 +258,7 @@ fn look_after(pod: &Pod) -> Result<bool> {
     let unhosted = !is_locked(&pod.dir)? && !is_guarded(&pod.dir)?;
     match pod.state.status {
         Status::Booting if unhosted => {
-            end_remains(&pod.dir).map_err(|err| Error::new(err.to_string()))?;
+            end_remains(&pod.dir)?;
             remove_dir(&pod.dir).map(|()| false)
         }
         // Looked at anew: it may have ended since.
@@ -274,12 +274,12 @@ fn is_running(dir: &Path) -> bool {
 }
 
 fn appoint_heir(dir: &Path) -> Result<()> {
-    let appointed = rundir::appoint(dir, heir(dir)?);
-    appointed.map(drop).map_err(|err| Error::new(err.to_string()))
+    rundir::appoint(dir, heir(dir)?)?;
+    Ok(())
 }
 
 fn is_guarded(dir: &Path) -> Result<bool> {
-    rundir::is_guarded(dir).map_err(|err| Error::new(err.to_string()))
+    Ok(rundir::is_guarded(dir)?)
 }
 
 /// This program, as the host of a pod that had another.
@@ -291,7 +291,7 @@ fn heir(dir: &Path) -> Result<Heir> {
 
 /// The store is locked: nobody sees the directory before it is complete.
 fn enter(state: State, make: impl FnOnce() -> hyperstart_vmm::Result<RunDir>) -> Result<Claim> {
-    let guarded = make().map_err(|err| Error::new(err.to_string()))?;
+    let guarded = make()?;
     let dir = guarded.path().to_path_buf();
     let lock = open_lock(&dir.join("lock"))?;
     lock.lock().context(|| format!("lock pod {:?}", state.name))?;
