@@ -20,10 +20,10 @@ use crate::error::{Context as _, Error, Result};
 use crate::hooks::Hooks;
 use crate::output;
 use crate::pod::client;
-use crate::pod::contained::{Contained, Log};
+use crate::pod::contained::Log;
 use crate::pod::disks::{Attached, Disks};
 use crate::pod::further;
-use crate::pod::host::{failure, finish, live};
+use crate::pod::host::{HOST_LOG, failure, finish, live};
 use crate::pod::hosting::{Hosting, container_id, give_way};
 use crate::pod::output_log::Writer;
 use crate::pod::state::{State, Status};
@@ -32,7 +32,7 @@ use crate::signals::Signals;
 
 /// Hosts the pod in `dir` to its end.
 pub async fn adopt(store: &Store, dir: &Path, signals: &mut Signals) -> Result<()> {
-    output::say_into(&dir.join("host.log"))?;
+    output::say_into(&dir.join(HOST_LOG))?;
     if !State::is_there(dir) {
         end_remains(dir)?;
         drop(RunDir::inherit(dir)); // its host was killed before it wrote a word
@@ -129,8 +129,8 @@ async fn house(taken: Taken, claim: Claim) -> std::result::Result<Rc<Hosting>, (
     };
     match prepared.await {
         Ok((id, disks, further)) => {
-            let first = Contained::new(sandbox.container(id), claim);
-            let hosting = Hosting::new(first_dir(&first), vm, sandbox, disks, first);
+            let container = sandbox.container(id);
+            let hosting = Hosting::new(vm, sandbox, disks, container, claim);
             for claim in further {
                 hosting.spawn(further::go_on(Rc::clone(&hosting), claim));
             }
@@ -138,10 +138,6 @@ async fn house(taken: Taken, claim: Claim) -> std::result::Result<Rc<Hosting>, (
         }
         Err(err) => Err((claim, err)),
     }
-}
-
-fn first_dir(first: &Contained) -> std::path::PathBuf {
-    first.dir().unwrap_or_default()
 }
 
 /// The VM has ended, or cannot be taken over, and is ended: what is known is recorded.

@@ -24,7 +24,7 @@ use crate::escalation::{Escalation, Step};
 use crate::hooks::Hooks;
 use crate::output;
 use crate::pod::client;
-use crate::pod::contained::{Contained, Log};
+use crate::pod::contained::Log;
 use crate::pod::control::Ended;
 use crate::pod::disks::Disks;
 use crate::pod::hosting::{Hosting, container_id, give_way};
@@ -45,7 +45,7 @@ pub const AFTERMATH: Duration = Duration::from_millis(500);
 /// What the receipt of a container that has ended may cost.
 const RECEIPT: Duration = Duration::from_secs(2);
 /// In the pod's directory: what its hosts have to say.
-const HOST_LOG: &str = "host.log";
+pub const HOST_LOG: &str = "host.log";
 
 /// A pod that is asked for, with all that could be wrong about the words already refused.
 pub struct Order {
@@ -137,9 +137,7 @@ struct Booted {
 
 impl Booted {
     fn hosting(self, claim: Claim) -> Rc<Hosting> {
-        let dir = claim.dir.clone();
-        let first = Contained::new(self.container, claim);
-        Hosting::new(dir, self.vm, self.sandbox, self.disks, first)
+        Hosting::new(self.vm, self.sandbox, self.disks, self.container, claim)
     }
 }
 

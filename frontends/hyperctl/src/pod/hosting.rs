@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use hyperstart::{ContainerId, Sandbox};
+use hyperstart::{Container, ContainerId, Sandbox};
 use hyperstart_vmm::Vm;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::net::{UnixListener, UnixStream};
@@ -27,6 +27,7 @@ use crate::pod::contained::Contained;
 use crate::pod::control::{Answer, Ended, Line, Request, socket};
 use crate::pod::disks::Disks;
 use crate::pod::further;
+use crate::pod::store::Claim;
 use crate::signals::SIGKILL;
 
 pub struct Hosting {
@@ -42,15 +43,17 @@ pub struct Hosting {
 }
 
 impl Hosting {
+    /// `container` is the pod's first one, and `claim` is its record.
     pub fn new(
-        dir: PathBuf,
         vm: Vm,
         sandbox: Sandbox,
         disks: Disks,
-        first: Contained,
+        container: Container,
+        claim: Claim,
     ) -> Rc<Hosting> {
         let (further, ending, tasks) = (RefCell::default(), Cell::new(false), RefCell::default());
-        let first = Rc::new(first);
+        let dir = claim.dir.clone();
+        let first = Rc::new(Contained::new(container, claim));
         Rc::new(Hosting { dir, vm, sandbox, disks, first, further, ending, tasks })
     }
 
