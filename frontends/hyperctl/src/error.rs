@@ -116,11 +116,6 @@ impl Error {
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
-
-    /// The two parts and the code, to send them to another process.
-    pub fn into_parts(self) -> (String, Option<String>, u8) {
-        (self.message, self.hint, self.code)
-    }
 }
 
 impl fmt::Display for Error {

@@ -9,6 +9,7 @@
 //!   {"run": a further container} ────────────────>  creates, starts and keeps it
 //!                                       <─────────  {"started": id} or {"ended": why not}
 //! ```
+//! The last two are also how a host that is being started tells it (see `detach`).
 //! A host that is killed breaks the connection: who is attached comes again, to its heir.
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 
 use crate::commands::POLL;
 use crate::error::{Context as _, Error, Result};
+use crate::output;
 use crate::pod::further;
 use crate::pod::store;
 
@@ -74,6 +76,19 @@ impl Ended {
             Some(hint) => err.hint(hint),
             None => err,
         })
+    }
+
+    /// Why it was not begun.
+    pub fn refusal(self) -> Error {
+        let err = self.outcome().err();
+        err.unwrap_or_else(|| Error::new("the pod's host has not said why"))
+    }
+
+    /// Shows what the host had to say.
+    pub fn say(&self) {
+        if !self.said.is_empty() {
+            output::say(self.said.trim_end());
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! hyperctl run                                 hyperctl host
 //!   arguments as JSON ───────stdin──────────>  plan, boot, start
-//!   is attached, prints the   <──stdout──      {"started": id} or {"failed": ...}, once; then stdout is closed
+//!   is attached, prints the   <──stdout──      {"started": id} or {"ended": why not}, once; then stdout is closed
 //!   id, or the error
 //! ```
 //! The arguments go over the pipe and not over the command line, where everybody on this machine could read the
@@ -26,6 +26,7 @@ use tokio::task::LocalSet;
 use crate::commands::run;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
+use crate::pod::control::{Answer, Ended};
 use crate::pod::state::State;
 use crate::pod::store::{Pod, Store};
 use crate::pod::{heir, host};
@@ -41,14 +42,6 @@ pub struct Request {
     pub reader: Option<String>,
     /// Of the terminal in front.
     pub size: Option<Size>,
-}
-
-/// The one thing that the host tells whoever started it.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Report {
-    Started { id: String },
-    Failed { message: String, hint: Option<String>, code: u8, said: String },
 }
 
 /// Starts a host and waits until its container runs.
@@ -67,16 +60,10 @@ pub async fn spawn(request: &Request, store: &Store, signals: &mut Signals) -> R
         }
     };
     match report {
-        Report::Started { id } => store.find(&id),
-        Report::Failed { message, hint, code, said } => {
-            if !said.is_empty() {
-                output::say(said.trim_end());
-            }
-            let err = Error::new(message).with_code(code);
-            Err(match hint {
-                Some(hint) => err.hint(hint),
-                None => err,
-            })
+        Answer::Started { id } => store.find(&id),
+        Answer::Ended(ended) => {
+            ended.say();
+            Err(ended.refusal())
         }
     }
 }
@@ -93,7 +80,8 @@ fn hand_over(child: &mut Child, request: &Request) -> Result<()> {
     Ok(stdin.write_all(&serde_json::to_vec(request)?)?)
 }
 
-async fn hear(child: &mut Child) -> Result<Report> {
+/// The one thing that the host tells whoever started it.
+async fn hear(child: &mut Child) -> Result<Answer> {
     let Some(stdout) = child.stdout.take() else { return Err(Error::new("it has no stdout")) };
     let mut stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
     let mut text = Vec::new();
@@ -122,10 +110,10 @@ pub async fn serve() -> Result<u8> {
     let served = serve_order(&mut report, &mut signals);
     let outcome = LocalSet::new().run_until(served).await;
     match (outcome, report.take()) {
-        (Err(err), Some(pipe)) => {
-            let code = err.code();
-            let (message, hint, _) = err.into_parts();
-            tell(pipe, &Report::Failed { message, hint, code, said: output::said() })?;
+        (outcome @ Err(_), Some(pipe)) => {
+            let ended = Ended::of(&outcome, output::said());
+            let code = ended.code;
+            tell(pipe, &Answer::Ended(ended))?;
             Ok(code)
         }
         (outcome, _) => Ok(outcome.unwrap_or_else(|err| err.code())),
@@ -140,7 +128,7 @@ async fn serve_order(report: &mut Option<File>, signals: &mut Signals) -> Result
     // The directory that we were called from must be free to be removed or unmounted.
     std::env::set_current_dir("/").context(|| "leave the directory".into())?;
     let started = |state: &State| match report.take() {
-        Some(pipe) => tell(pipe, &Report::Started { id: state.id.clone() }),
+        Some(pipe) => tell(pipe, &Answer::Started { id: state.id.clone() }),
         None => Ok(()),
     };
     host::host(order, &Store::open()?, signals, started).await
@@ -168,7 +156,7 @@ fn take_report_pipe() -> io::Result<Option<File>> {
 }
 
 /// A parent that was killed does not hear it, and the pod runs all the same: `ps` shows it.
-fn tell(mut pipe: File, report: &Report) -> Result<()> {
+fn tell(mut pipe: File, report: &Answer) -> Result<()> {
     match pipe.write_all(&serde_json::to_vec(report)?) {
         Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(err.into()),
         Ok(()) | Err(_) => Ok(()),
@@ -182,13 +170,13 @@ mod tests {
     #[test]
     fn a_report_survives_the_pipe() {
         let said = "hyperctl: hooks.poststop[0]: exit status 5\n".to_string();
-        let failed =
-            Report::Failed { message: "m".into(), hint: Some("h".into()), code: 127, said };
-        let text = serde_json::to_vec(&failed).unwrap();
-        let Report::Failed { message, hint, code, .. } = serde_json::from_slice(&text).unwrap()
-        else {
+        let failed = Err(Error::new("m").hint("h").with_code(127));
+        let text = serde_json::to_vec(&Answer::Ended(Ended::of(&failed, said.clone()))).unwrap();
+        let Answer::Ended(ended) = serde_json::from_slice(&text).unwrap() else {
             panic!("{text:?}")
         };
-        assert_eq!((message.as_str(), hint.as_deref(), code), ("m", Some("h"), 127));
+        assert_eq!(ended.said, said);
+        let err = ended.refusal();
+        assert_eq!((err.message(), err.hint_text(), err.code()), ("m", Some("h"), 127));
     }
 }

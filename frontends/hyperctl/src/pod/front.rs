@@ -82,10 +82,8 @@ async fn over(pod: &Pod, attachment: &mut Attachment) -> Result<Option<Ended>> {
 
 /// What we saw ourselves, what the host has said, or what it has written down.
 fn settle(pod: &Pod, outcome: Result<u8>, last_word: Option<Ended>) -> Result<u8> {
-    if let Some(ended) = &last_word
-        && !ended.said.is_empty()
-    {
-        output::say(ended.said.trim_end());
+    if let Some(ended) = &last_word {
+        ended.say();
     }
     match outcome {
         Err(err) if err.is_lost() => match (last_word, State::load(&pod.dir)) {

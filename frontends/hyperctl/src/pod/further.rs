@@ -65,10 +65,7 @@ pub async fn ask(order: Order, store: &Store, signals: &mut Signals) -> Result<P
         line.say(&Request::Run(Box::new(order))).await?;
         match line.hear().await? {
             Some(Answer::Started { id }) => store.find(&id),
-            Some(Answer::Ended(ended)) => {
-                ended.outcome()?;
-                Err(Error::new("the pod's host has not said why"))
-            }
+            Some(Answer::Ended(ended)) => Err(ended.refusal()),
             None => Err(Error::new("the pod's host was killed, or has ended")),
         }
     };
