@@ -78,14 +78,11 @@ pub async fn prepare(
 }
 
 impl Session<'_> {
-    /// The terminal, if the process is to have all of it.
-    pub async fn enter(&self) -> Result<Option<RawMode>> {
-        self.resize().await;
-        if self.tty && self.interactive { RawMode::enter().map(Some) } else { Ok(None) }
-    }
-
-    /// Runs to the process's end, and gives its exit code. Dropping it ends nothing in the guest.
+    /// Runs to the process's end, and gives its exit code. The process has all of the terminal until then, if it is to
+    /// have it. Dropping it ends nothing in the guest.
     pub async fn run(&self, signals: &mut Signals) -> Result<u8> {
+        self.resize().await;
+        let _raw = if self.tty && self.interactive { Some(RawMode::enter()?) } else { None };
         let outcome = tokio::select! {
             outcome = self.connect() => outcome,
             err = self.control(signals) => Err(err),

@@ -7,10 +7,9 @@ use std::io::{self, IsTerminal as _};
 
 use hyperstart::{ExecId, ProcessStatus};
 
-use crate::commands::exec::{EXEC, forget};
+use crate::commands::exec::{EXEC, in_front};
 use crate::detach_keys::{self, Keys};
 use crate::error::{Context as _, Error, Result};
-use crate::output;
 use crate::pod::client;
 use crate::pod::front::Front;
 use crate::pod::link::Link;
@@ -137,17 +136,6 @@ impl Args {
             ours: false,
             detach_keys: self.detach_keys.clone(),
         };
-        let code = async {
-            let _raw = session.enter().await?;
-            session.run(signals).await
-        };
-        let code = code.await;
-        if code.as_ref().is_err_and(Error::is_detached) {
-            output::say("detached: `hyperctl attach --exec` comes back");
-        }
-        if code.is_ok() {
-            forget(&link).await;
-        }
-        code
+        in_front(&session, "`hyperctl attach --exec`", signals).await
     }
 }

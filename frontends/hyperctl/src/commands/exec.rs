@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> Result<u8> {
     if args.detach {
         return output::print(format!("{}\n", id.as_str())).map(|()| 0);
     }
-    let come_back = format!("`hyperctl attach --exec {} {}` comes back", id.as_str(), args.pod);
+    let come_back = format!("`hyperctl attach --exec {} {}`", id.as_str(), args.pod);
     let link = Link::to(&pod)?.exec(id);
     let session = Session {
         link: &link,
@@ -84,18 +84,19 @@ pub async fn run(args: Args) -> Result<u8> {
         ours: true,
         detach_keys: Keys::default(),
     };
-    let outcome = async {
-        let _raw = session.enter().await?;
-        session.run(&mut signals).await
-    };
-    let outcome = outcome.await;
+    in_front(&session, &come_back, &mut signals).await.context(|| operation)
+}
+
+/// Stays in front of an exec until it has ended, and forgets it then. `come_back` is for who leaves it.
+pub async fn in_front(session: &Session<'_>, come_back: &str, signals: &mut Signals) -> Result<u8> {
+    let outcome = session.run(signals).await;
     if outcome.as_ref().is_err_and(Error::is_detached) {
-        output::say(format_args!("detached: {come_back}"));
+        output::say(format_args!("detached: {come_back} comes back"));
     }
     if outcome.is_ok() {
-        forget(&link).await;
+        forget(session.link).await;
     }
-    outcome.context(|| operation)
+    outcome
 }
 
 /// Keeps what the process writes, whoever reads it when.
@@ -111,7 +112,7 @@ async fn keep_output(process: &Process) -> Result<()> {
 }
 
 /// All of it was delivered.
-pub async fn forget(link: &Link) {
+async fn forget(link: &Link) {
     match link.call(async |process| process.delete().await).await {
         Ok(Ok(())) => {}
         // The pod has ended meanwhile, or a child of the exec's is left: it goes with the container.

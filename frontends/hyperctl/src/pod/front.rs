@@ -44,11 +44,7 @@ impl Front<'_> {
             ours: self.to_the_end,
             detach_keys: self.detach_keys.clone(),
         };
-        let outcome = async {
-            let _raw = session.enter().await?;
-            session.run(signals).await
-        };
-        let outcome = outcome.await;
+        let outcome = session.run(signals).await;
         attachment.delivered();
         match &outcome {
             Err(err) if err.is_detached() => {
