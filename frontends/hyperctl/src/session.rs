@@ -15,7 +15,7 @@ use std::time::Duration;
 use hyperstart::{Chunk, Code, Process, Stream};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::detach_keys::{Keys, Watch};
 use crate::error::{Error, Result};
@@ -26,6 +26,7 @@ use crate::pod::follow::{Follower, Source};
 use crate::pod::link::Link;
 use crate::signals::{Event, SIGHUP, SIGKILL, Signals};
 use crate::terminal::{self, RawMode, Size};
+use crate::time::at;
 
 /// The guest is given this long to take a signal; then the caller ends the VM or gives up.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -228,11 +229,4 @@ pub async fn send<E: std::fmt::Display>(
 
 pub fn unkillable() -> Error {
     Error::new("the process does not end, not even by SIGKILL")
-}
-
-pub async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

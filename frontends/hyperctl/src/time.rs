@@ -1,6 +1,16 @@
-//! Points in time as people and programs read them: an age for `ps`, RFC 3339 in UTC for `inspect`.
+//! Points in time: to wait for, and as people and programs read them (an age for `ps`, RFC 3339 in UTC for `inspect`).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep_until};
+
+/// Waits until then; for ever, if there is no such moment.
+pub async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Milliseconds since 1970, the form that a pod's state file keeps.
 pub fn unix_millis() -> u64 {

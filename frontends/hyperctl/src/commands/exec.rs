@@ -3,12 +3,13 @@
 //! It goes on if its hyperctl is killed, and what it writes is kept for the reader [`EXEC`], up to the size of the guest's
 //! ring: then it waits, as at a full pipe. A hyperctl that has delivered all of it forgets it.
 
-use hyperstart::{ExecId, Process, Stream};
+use hyperstart::ExecId;
 
 use crate::detach_keys::Keys;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
 use crate::pod::client;
+use crate::pod::follow::hold;
 use crate::pod::link::Link;
 use crate::pod::store::{Store, random_hex};
 use crate::session::{self, Offsets, Session};
@@ -66,7 +67,7 @@ pub async fn run(args: Args) -> Result<u8> {
         process.map_err(|err| client::command_error(&err)).context(|| operation.clone())?;
     let size = terminal::size().filter(|_| !args.detach);
     let prepared = async {
-        keep_output(&process).await?;
+        hold(&process, EXEC).await?; // whoever reads it when
         session::prepare(&process, args.tty, args.interactive, size).await
     };
     prepared.await.context(|| operation.clone())?;
@@ -97,18 +98,6 @@ pub async fn in_front(session: &Session<'_>, come_back: &str, signals: &mut Sign
         forget(session.link).await;
     }
     outcome
-}
-
-/// Keeps what the process writes, whoever reads it when.
-async fn keep_output(process: &Process) -> Result<()> {
-    for stream in [Stream::Stdout, Stream::Stderr] {
-        let reader = process.output(stream).reader(EXEC).from_oldest().by_requests();
-        match reader.open().await {
-            Ok(_) => {}
-            Err(err) => return Err(client::guest_error(&err)),
-        }
-    }
-    Ok(())
 }
 
 /// All of it was delivered.

@@ -74,7 +74,7 @@ impl Contained {
 
     /// Writes down who is in front.
     pub fn note_readers(&self) {
-        let noted = self.edit(|state| state.readers = self.fronts.names().collect());
+        let noted = self.edit(|state| state.readers = self.fronts.names());
         if let Err(err) = noted {
             output::warn(err.message());
         }

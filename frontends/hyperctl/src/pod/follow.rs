@@ -19,6 +19,18 @@ use crate::pod::link::Link;
 /// How long output may stay silent, once the process has ended, before a surviving child's hold on it is ignored.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// What a process writes to.
+pub const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+/// Has what the process writes kept for a reader of this name, from the oldest byte that there is, whenever it comes.
+pub async fn hold(process: &Process, name: &str) -> Result<()> {
+    for stream in STREAMS {
+        let reader = process.output(stream).reader(name).from_oldest().by_requests();
+        reader.open().await.map_err(|err| client::guest_error(&err))?;
+    }
+    Ok(())
+}
+
 /// The way to the process.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {

@@ -8,22 +8,22 @@
 //! The names are in the container's record, so that an heir knows whom to wait for: they come again, or are dead.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyperstart::{Code, Process, Stream};
+use hyperstart::{Code, Process};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::error::Result;
 use crate::escalation::GRACE;
-use crate::pod::client;
 use crate::pod::control::{Answer, Ended, Line, Request};
+use crate::pod::follow::{STREAMS, hold};
+use crate::time::at;
 
 /// For the last word to be heard.
 const LAST_WORD: Duration = Duration::from_secs(2);
-const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 /// By name: until when it may come, or `None`, it is there.
 type Readers = BTreeMap<String, Option<Instant>>;
@@ -46,13 +46,8 @@ impl Fronts {
 
     /// From here on nothing is dropped that those who are promised have not read.
     pub async fn hold(&self) -> Result<()> {
-        let names: Vec<String> = self.readers.borrow().keys().cloned().collect();
-        for name in &names {
-            for stream in STREAMS {
-                let reader = self.process.output(stream).reader(name).from_oldest().by_requests();
-                let held = reader.open().await;
-                held.map_err(|err| client::guest_error(&err))?;
-            }
+        for name in self.names() {
+            hold(&self.process, &name).await?;
         }
         Ok(())
     }
@@ -124,9 +119,8 @@ impl Fronts {
         }
     }
 
-    pub fn names(&self) -> impl Iterator<Item = String> {
-        let names: Vec<String> = self.readers.borrow().keys().cloned().collect();
-        names.into_iter()
+    pub fn names(&self) -> BTreeSet<String> {
+        self.readers.borrow().keys().cloned().collect()
     }
 
     async fn release(&self, name: &str) {
@@ -141,12 +135,5 @@ impl Fronts {
             }
         }
         self.changed.notify_waiters();
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

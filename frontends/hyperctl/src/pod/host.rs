@@ -283,7 +283,7 @@ async fn control(hosting: &Hosting, signals: &mut Signals) -> Error {
                 Event::Forward(signal) => escalation.signal(signal, now()),
                 Event::Resize => Step::Ignore,
             },
-            () = session::at(escalation.deadline()) => escalation.overdue(now()),
+            () = time::at(escalation.deadline()) => escalation.overdue(now()),
         };
         match step {
             Step::Send(signal) => {
