@@ -52,9 +52,9 @@ impl Error {
     }
 
     /// An end that a signal to hyperctl itself asked for.
-    pub fn interrupted(operation: impl fmt::Display, signal: u32) -> Error {
+    pub fn interrupted(signal: u32) -> Error {
         let code = u8::try_from(128 + signal).unwrap_or(OUR_FAILURE);
-        Error::new(format!("{operation}: interrupted by signal {signal}")).with_code(code)
+        Error::new(format!("interrupted by signal {signal}")).with_code(code)
     }
 
     /// A failure to write what was asked for: silent when the reader is gone.
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_has_the_shells_exit_code() {
-        assert_eq!(Error::interrupted("start VM", 2).code(), 130);
-        assert_eq!(Error::interrupted("start VM", 15).code(), 143);
+        assert_eq!(Error::interrupted(2).code(), 130);
+        assert_eq!(Error::interrupted(15).code(), 143);
     }
 }

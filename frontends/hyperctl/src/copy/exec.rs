@@ -36,10 +36,7 @@ pub async fn tend<T>(process: &Process, work: impl Future<Output = Result<T>>) -
     let mut signals = Signals::listen()?;
     let done = tokio::select! {
         done = work => done,
-        signal = signals.next_ending() => {
-            let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-            Err(Error::new(format!("interrupted by signal {signal}")).with_code(code))
-        }
+        signal = signals.next_ending() => Err(Error::interrupted(signal)),
     };
     if done.is_err() {
         kill(process).await;

@@ -116,6 +116,14 @@ impl Line {
         Ok(self.0.write_all(&line).await?)
     }
 
+    /// Says why what was asked for is not done.
+    pub async fn refuse(&mut self, why: Error) {
+        let ended = Ended::of(&Err(why), String::new());
+        if let Err(err) = self.say(&Answer::Ended(ended)).await {
+            log::debug!("refuse: {}", err.message()); // whoever asked is gone
+        }
+    }
+
     /// The next message; `None` at the end. May be given up and called again.
     pub async fn hear<T: for<'a> Deserialize<'a>>(&mut self) -> Result<Option<T>> {
         let room = MAX_LINE.saturating_sub(self.1.len() as u64);

@@ -71,7 +71,7 @@ pub async fn ask(order: Order, store: &Store, signals: &mut Signals) -> Result<P
     };
     let made = tokio::select! {
         made = made => made,
-        signal = signals.next_ending() => return Err(Error::interrupted(operation, signal)),
+        signal = signals.next_ending() => Err(Error::interrupted(signal)),
     };
     made.context(|| operation)
 }
@@ -90,11 +90,7 @@ pub async fn serve(hosting: Rc<Hosting>, order: Order, mut line: Line) {
         Ok(contained) => contained,
         Err(err) => {
             made.undo(&hosting).await;
-            let ended = Ended::of(&Err(err), String::new());
-            if let Err(err) = line.say(&Answer::Ended(ended)).await {
-                log::debug!("refuse a further container: {}", err.message()); // whoever asked is gone
-            }
-            return;
+            return line.refuse(err).await;
         }
     };
     let id = contained.container.id().as_str().to_string();

@@ -63,7 +63,9 @@ async fn go_on(claim: Claim, signals: &mut Signals) -> Result<()> {
     let dir = claim.dir.clone();
     let taken = tokio::select! {
         taken = take_over(&dir) => taken,
-        signal = signals.next_ending() => Err(Error::interrupted("take over", signal)),
+        signal = signals.next_ending() => {
+            Err(Error::interrupted(signal)).context(|| "take over".into())
+        }
     };
     let taken = match taken {
         Ok(taken) => taken,

@@ -81,10 +81,10 @@ pub async fn host(
     let hooks = order.container.hooks(&claim.borrow().state.id);
     let stopwatch = Stopwatch::start();
     let booted = tokio::select! {
-        booted = boot(&order, &hooks, &claim, &stopwatch) => booted.context(operation),
-        signal = signals.next_ending() => Err(Error::interrupted(operation(), signal)),
+        booted = boot(&order, &hooks, &claim, &stopwatch) => booted,
+        signal = signals.next_ending() => Err(Error::interrupted(signal)),
     };
-    let booted = match booted {
+    let booted = match booted.context(operation) {
         Ok(booted) => booted,
         Err(err) => {
             hooks.after_delete().await;

@@ -24,7 +24,7 @@ use crate::escalation::GRACE;
 use crate::output;
 use crate::pod::client;
 use crate::pod::contained::Contained;
-use crate::pod::control::{Answer, Ended, Line, Request, socket};
+use crate::pod::control::{Ended, Line, Request, socket};
 use crate::pod::disks::Disks;
 use crate::pod::further;
 use crate::pod::store::Claim;
@@ -139,12 +139,7 @@ impl Hosting {
             }
             Ok(Some(Request::Run(order))) => further::serve(self, *order, line).await,
             Ok(Some(Request::Delivered) | None) => {}
-            Err(err) => {
-                let ended = Ended::of(&Err(err), String::new());
-                if let Err(err) = line.say(&Answer::Ended(ended)).await {
-                    log::debug!("refuse: {}", err.message()); // whoever asked is gone
-                }
-            }
+            Err(err) => line.refuse(err).await,
         }
     }
 
