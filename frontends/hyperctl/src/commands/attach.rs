@@ -13,7 +13,8 @@ use crate::error::{Context as _, Error, Result};
 use crate::pod::client;
 use crate::pod::front::Front;
 use crate::pod::link::Link;
-use crate::pod::store::{Pod, Store, random_hex};
+use crate::pod::name::random_hex;
+use crate::pod::store::{Pod, Store};
 use crate::session::{Offsets, Session};
 use crate::signals::Signals;
 

@@ -14,7 +14,8 @@ use crate::image;
 use crate::machine::MachineFlags;
 use crate::output;
 use crate::pod::front::Front;
-use crate::pod::store::{Store, check_name};
+use crate::pod::name;
+use crate::pod::store::Store;
 use crate::pod::{detach, further, host};
 use crate::session::Offsets;
 use crate::signals::Signals;
@@ -145,7 +146,7 @@ impl Args {
         let flags = &self.container;
         flags.user_namespace.check(self.bundle.is_some(), flags.privileges.privileged)?;
         if let Some(name) = &self.name {
-            check_name(name)?;
+            name::check(name)?;
         }
         match &self.pod {
             None => Ok(Work::Pod(Box::new(self.order(None, None)?))),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::place::There;
 use crate::error::{Error, Result};
 use crate::pod::client::guest_error;
-use crate::pod::store::random_hex;
+use crate::pod::name::random_hex;
 use crate::signals::{SIGKILL, Signals};
 
 /// What it says when it fails is a line.

@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::POLL;
 use crate::error::{CANNOT_EXECUTE, COMMAND_NOT_FOUND, Context as _, Error, Result};
+use crate::pod::hosted;
 use crate::pod::state::{Address, State, Status};
-use crate::pod::store::{self, Pod};
+use crate::pod::store::Pod;
 use crate::receipt::{GuestReceipt, GuestStep};
 use crate::signals::{self, SIGKILL, SIGTERM};
 
@@ -196,7 +197,7 @@ fn signal_host(pod: &Pod, signal: Signal) -> Result<()> {
     };
     // Asked after the pidfd was taken: the pid is the host's, if the lock is held and the record still names it.
     let same = State::load(&pod.dir).is_ok_and(|now| now.host_pid == state.host_pid);
-    if !same || !store::is_locked(&pod.dir)? {
+    if !same || !hosted::is_locked(&pod.dir)? {
         return Ok(());
     }
     match pidfd_send_signal(host, signal) {

@@ -25,7 +25,7 @@ use crate::commands::POLL;
 use crate::error::{Context as _, Error, Result};
 use crate::output;
 use crate::pod::further;
-use crate::pod::store;
+use crate::pod::hosted;
 
 /// The longest line that either side takes: an order has a whole OCI spec, seccomp included.
 const MAX_LINE: u64 = 4 << 20;
@@ -181,7 +181,7 @@ async fn hold(
     tell: watch::Sender<Option<Ended>>,
 ) {
     loop {
-        match attach(store::pod_dir(&dir), &request, &mut delivered).await {
+        match attach(hosted::pod_dir(&dir), &request, &mut delivered).await {
             Ok(Some(ended)) => {
                 tell.send_replace(Some(ended));
                 return;
@@ -189,7 +189,7 @@ async fn hold(
             Ok(None) => log::debug!("attach: the host is gone"),
             Err(err) => log::debug!("attach: {}", err.message()),
         }
-        if !store::is_hosted(&dir).unwrap_or(true) {
+        if !hosted::is_hosted(&dir).unwrap_or(true) {
             return;
         }
         sleep(POLL).await;

@@ -22,8 +22,9 @@ use crate::pod::client;
 use crate::pod::contained::{Contained, Log};
 use crate::pod::control::{Answer, Ended, Line, Request};
 use crate::pod::disks::Attached;
-use crate::pod::host::{AFTERMATH, invent_name};
+use crate::pod::host::AFTERMATH;
 use crate::pod::hosting::{Hosting, container_id, give_way};
+use crate::pod::name;
 use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status};
 use crate::pod::store::{Claim, Pod, Store};
@@ -171,7 +172,7 @@ async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<
 }
 
 fn describe(order: &Order, pod: &State, id: String) -> State {
-    let name = order.name.clone().unwrap_or_else(|| invent_name(&order.container.label, &id));
+    let name = order.name.clone().unwrap_or_else(|| name::invent(&order.container.label, &id));
     let name = format!("{}/{name}", pod.name);
     State {
         pod: Some(pod.name.clone()),

@@ -28,6 +28,7 @@ use crate::pod::contained::Log;
 use crate::pod::control::Ended;
 use crate::pod::disks::Disks;
 use crate::pod::hosting::{Hosting, container_id, give_way};
+use crate::pod::name;
 use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status, Vm as VmDescription};
 use crate::pod::store::{Claim, Store};
@@ -107,7 +108,7 @@ pub async fn host(
 }
 
 fn describe(order: &Order, id: String) -> State {
-    let name = order.name.clone().unwrap_or_else(|| invent_name(&order.container.label, &id));
+    let name = order.name.clone().unwrap_or_else(|| name::invent(&order.container.label, &id));
     State {
         process: Some(order.container.process.clone()),
         stop_signal: order.container.stop_signal.clone(),
@@ -116,15 +117,6 @@ fn describe(order: &Order, id: String) -> State {
         readers: order.reader.iter().cloned().collect(),
         ..State::new(id, name, order.container.label.clone(), order.vm.clone())
     }
-}
-
-/// `busybox-3f2a`: what it is, and enough of the id to be unique in practice; a clash is refused like any other.
-pub fn invent_name(label: &str, id: &str) -> String {
-    let base = label.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let base = base.strip_suffix(".erofs").unwrap_or(base);
-    let base: String = base.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
-    let digits: String = id.chars().take(4).collect();
-    if base.is_empty() { format!("pod-{digits}") } else { format!("{base}-{digits}") }
 }
 
 /// A pod whose container is about to start.
@@ -402,17 +394,4 @@ fn ended(vm: &Vm, exit: Exit) -> Error {
         None => Error::new(format!("the VM ended before its container: qemu {exit}")),
     }
     .hint("`hyperctl console POD` shows the guest's last words, unless it was run with --rm")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_invented_name_says_what_it_is() {
-        assert_eq!(invent_name("busybox", "3f2a9c000000"), "busybox-3f2a");
-        assert_eq!(invent_name("/images/my_app.erofs", "3f2a9c000000"), "myapp-3f2a");
-        assert_eq!(invent_name("/bundles/one/", "3f2a9c000000"), "one-3f2a");
-        assert_eq!(invent_name("/", "3f2a9c000000"), "pod-3f2a");
-    }
 }

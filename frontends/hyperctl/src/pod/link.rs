@@ -13,8 +13,9 @@ use tokio::time::sleep;
 use crate::commands::POLL;
 use crate::error::{Error, Result};
 use crate::pod::client;
+use crate::pod::hosted;
 use crate::pod::state::Address;
-use crate::pod::store::{self, Pod};
+use crate::pod::store::Pod;
 
 pub struct Link {
     /// Of the pod, or of the further container.
@@ -57,7 +58,7 @@ impl Link {
                     answer => return Ok(answer),
                 }
             }
-            if !store::is_hosted(&self.dir)? {
+            if !hosted::is_hosted(&self.dir)? {
                 return Err(Error::new("the pod is gone").with_lost(true));
             }
             sleep(POLL).await;

@@ -17,20 +17,22 @@
 //! is left of a pod that never ran.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use hyperstart_vmm::{Heir, RunDir, end_remains, rundir};
+use hyperstart_vmm::{RunDir, end_remains};
 
 use crate::commands::POLL;
 use crate::error::{Context as _, Error, Result};
+use crate::pod::hosted::{
+    self, CONTAINERS, appoint_heir, heir, is_guarded, is_locked, is_running, open_lock,
+};
+use crate::pod::name;
 use crate::pod::state::{State, Status};
 
 const STATE_DIR_VARIABLE: &str = "HYPERSTART_STATE_DIR";
-/// Of a pod: its further containers.
-const CONTAINERS: &str = "containers";
 /// How often an heir tries to lock what it takes over.
 const LOCK_TRIES: u32 = 100;
 /// As many digits as docker shows.
@@ -85,7 +87,7 @@ impl Store {
         let taken = self.sweep()?;
         let id = unused_id(&taken)?;
         let state = build(id);
-        check_name(&state.name)?;
+        name::check(&state.name)?;
         if let Some(other) = taken.iter().find(|pod| pod.state.name == state.name) {
             return Err(Error::new(format!(
                 "name pod {:?}: pod {} has that name",
@@ -109,19 +111,10 @@ impl Store {
         let taken = self.sweep()?;
         let id = unused_id(&taken)?;
         let names: Vec<String> = taken.iter().map(|pod| pod.state.name.clone()).collect();
-        let pod = pick(taken, wanted)?;
-        if let Some(of) = &pod.state.pod {
-            return Err(Error::new(format!("it is a container of pod {of:?}, and no pod"))
-                .hint(format!("--pod {of}")));
-        }
-        match pod.state.status {
-            Status::Running { .. } => {}
-            Status::Booting => return Err(Error::new("the pod is still booting")),
-            Status::Exited { .. } => return Err(Error::new("the pod has exited")),
-        }
+        let pod = running(pick(taken, wanted)?)?;
         let state = build(&pod.state, id);
         let name = state.name.rsplit('/').next().unwrap_or_default();
-        check_name(name)?;
+        name::check(name)?;
         if names.contains(&state.name) || name == pod.state.name {
             return Err(Error::new(format!("the pod has a container of the name {name:?}")));
         }
@@ -171,16 +164,7 @@ impl Store {
 
     /// The pod that is wanted, which must run and be one.
     pub fn find_running(&self, wanted: &str) -> Result<Pod> {
-        let pod = self.find(wanted)?;
-        if let Some(of) = &pod.state.pod {
-            return Err(Error::new(format!("it is a container of pod {of:?}, and no pod"))
-                .hint(format!("--pod {of}")));
-        }
-        match pod.state.status {
-            Status::Running { .. } => Ok(pod),
-            Status::Booting => Err(Error::new("the pod is still booting")),
-            Status::Exited { .. } => Err(Error::new("the pod has exited")),
-        }
+        running(self.find(wanted)?)
     }
 
     /// The container of that name in the pod; without a name its first one.
@@ -269,26 +253,6 @@ fn look_after(pod: &Pod) -> Result<bool> {
     }
 }
 
-fn is_running(dir: &Path) -> bool {
-    State::load(dir).is_ok_and(|state| matches!(state.status, Status::Running { .. }))
-}
-
-fn appoint_heir(dir: &Path) -> Result<()> {
-    rundir::appoint(dir, heir(dir)?)?;
-    Ok(())
-}
-
-fn is_guarded(dir: &Path) -> Result<bool> {
-    Ok(rundir::is_guarded(dir)?)
-}
-
-/// This program, as the host of a pod that had another.
-fn heir(dir: &Path) -> Result<Heir> {
-    let program = File::open("/proc/self/exe").context(|| "open hyperctl itself".into())?;
-    let words = ["host".into(), "--adopt".into(), dir.as_os_str().to_owned()].into();
-    Ok(Heir { program, words })
-}
-
 /// The store is locked: nobody sees the directory before it is complete.
 fn enter(state: State, make: impl FnOnce() -> hyperstart_vmm::Result<RunDir>) -> Result<Claim> {
     let guarded = make()?;
@@ -302,33 +266,8 @@ fn enter(state: State, make: impl FnOnce() -> hyperstart_vmm::Result<RunDir>) ->
 impl Pod {
     /// Whether it is still to end. Between a host that was killed and its heir a pod is hosted too.
     pub fn is_hosted(&self) -> Result<bool> {
-        is_hosted(&self.dir)
+        hosted::is_hosted(&self.dir)
     }
-}
-
-/// The directory of the pod that a further container's directory is in; another's is its own.
-pub fn pod_dir(dir: &Path) -> &Path {
-    match dir.parent() {
-        Some(parent) if parent.ends_with(CONTAINERS) => parent.parent().unwrap_or(dir),
-        Some(_) | None => dir,
-    }
-}
-
-/// Whether what is in this directory is still to end.
-pub fn is_hosted(dir: &Path) -> Result<bool> {
-    if is_locked(dir)? {
-        return Ok(true);
-    }
-    let Ok(state) = State::load(dir) else { return is_locked(dir) };
-    if matches!(state.status, Status::Exited { .. }) {
-        return is_locked(dir);
-    }
-    let pod = pod_dir(dir);
-    if !is_locked(pod)? && !is_guarded(pod)? && is_running(pod) {
-        appoint_heir(pod)?;
-    }
-    // A further container without its pod is a record that nobody will end; one that never ran goes with its host.
-    Ok(dir.exists() && (is_locked(pod)? || is_guarded(pod)? || is_running(pod)))
 }
 
 impl Claim {
@@ -342,6 +281,19 @@ impl Claim {
         self.save()?;
         self.guarded.leave();
         Ok(())
+    }
+}
+
+/// Refuses what is no pod, or does not run.
+fn running(pod: Pod) -> Result<Pod> {
+    if let Some(of) = &pod.state.pod {
+        return Err(Error::new(format!("it is a container of pod {of:?}, and no pod"))
+            .hint(format!("--pod {of}")));
+    }
+    match pod.state.status {
+        Status::Running { .. } => Ok(pod),
+        Status::Booting => Err(Error::new("the pod is still booting")),
+        Status::Exited { .. } => Err(Error::new("the pod has exited")),
     }
 }
 
@@ -366,35 +318,13 @@ fn pick(pods: Vec<Pod>, wanted: &str) -> Result<Pod> {
         .ok_or_else(|| Error::new(format!("find pod {wanted:?}: no such pod")))
 }
 
-/// Docker's rule for names: it must not be taken for an option or a path.
-pub fn check_name(name: &str) -> Result<()> {
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    if first && rest && name.len() <= 64 {
-        return Ok(());
-    }
-    Err(Error::new(format!("name pod {name:?}: not a name"))
-        .hint("letters, digits, '_', '.' and '-', a letter or digit first, 64 at most"))
-}
-
 fn unused_id(taken: &[Pod]) -> Result<String> {
     loop {
-        let id = random_hex::<ID_BYTES>()?;
+        let id = name::random_hex::<ID_BYTES>()?;
         if !taken.iter().any(|pod| pod.state.id == id) {
             return Ok(id);
         }
     }
-}
-
-/// `N` random bytes in hexadecimal digits.
-pub fn random_hex<const N: usize>() -> Result<String> {
-    let mut bytes = [0u8; N];
-    let length = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .context(|| "read random bytes".into())?;
-    if length != N {
-        return Err(Error::new(format!("read random bytes: {length} of {N}")));
-    }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn state_dir() -> Result<PathBuf> {
@@ -424,28 +354,6 @@ fn remove_dir(dir: &Path) -> Result<()> {
             Err(err).context(|| format!("remove {dir:?}"))
         }
         Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn open_lock(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).mode(0o600);
-    options.open(path).context(|| format!("open {path:?}"))
-}
-
-/// A shared lock, so that two who ask at once do not take each other for the host.
-/// Whether a process hosts it in this moment.
-pub fn is_locked(dir: &Path) -> Result<bool> {
-    let path = dir.join("lock");
-    let lock = match File::open(&path) {
-        Ok(lock) => lock,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(err) => return Err(err).context(|| format!("open {path:?}")),
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(err)) => Err(err).context(|| format!("lock {path:?}")),
     }
 }
 
@@ -523,16 +431,6 @@ mod tests {
         });
         let err = pick(pods.into(), "aa").unwrap_err();
         assert!(err.to_string().contains("2 ids begin so"), "{err}");
-    }
-
-    #[test]
-    fn only_names_that_cannot_be_options_or_paths() {
-        for good in ["web", "a.b-c_d", "9lives"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "-x", ".hidden", "a/b", "a b", &"x".repeat(65)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
