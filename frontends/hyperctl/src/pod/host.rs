@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use hyperstart::spec::take_host_hooks;
 use hyperstart::{Container as Guest, Sandbox, SandboxConfig};
-use hyperstart_vmm::{Disk, Error as VmError, Exit, Machine, Share, Vm, end_remains};
+use hyperstart_vmm::{Disk, Machine, Share, Vm, end_remains};
 use tokio::time::timeout;
 
 use crate::error::{Context as _, Error, Result};
@@ -27,7 +27,8 @@ use crate::pod::client;
 use crate::pod::contained::Log;
 use crate::pod::control::Ended;
 use crate::pod::disks::Disks;
-use crate::pod::hosting::{Hosting, container_id, give_way};
+use crate::pod::failure::{explained, failure, give_way};
+use crate::pod::hosting::{Hosting, container_id};
 use crate::pod::name;
 use crate::pod::output_log::{Ends, Writer};
 use crate::pod::state::{State, Status, Vm as VmDescription};
@@ -41,8 +42,6 @@ use crate::time;
 
 /// What the guest gets to sync and power off; then the VM is killed.
 const POWER_OFF: Duration = Duration::from_secs(10);
-/// From the first symptom of a dead VM to the fact.
-pub const AFTERMATH: Duration = Duration::from_millis(500);
 /// What the receipt of a container that has ended may cost.
 const RECEIPT: Duration = Duration::from_secs(2);
 /// In the pod's directory: what its hosts have to say.
@@ -358,40 +357,4 @@ fn attach(machine: &mut Machine, root: &Root) {
             read_only: false,
         }),
     }
-}
-
-/// Waits until the VM ends or can no longer be reached, and says which.
-pub async fn failure(vm: &Vm) -> Error {
-    let broken = tokio::select! {
-        exit = vm.wait() => return ended(vm, exit),
-        broken = vm.broken() => broken,
-    };
-    match timeout(AFTERMATH, vm.wait()).await {
-        Ok(exit) => ended(vm, exit),
-        // A line can be made again.
-        Err(_) => {
-            let lost = matches!(broken, VmError::Transport { .. });
-            Error::from(broken).with_lost(lost)
-        }
-    }
-}
-
-/// A call that found the guest out of reach is a symptom: an end of the VM says more.
-async fn explained<T>(vm: &Vm, outcome: Result<T>) -> Result<T> {
-    match outcome {
-        Err(err) if err.is_lost() => match timeout(AFTERMATH, failure(vm)).await {
-            Ok(cause) => Err(cause),
-            Err(_) => Err(err),
-        },
-        outcome => outcome,
-    }
-}
-
-/// The VM ended and nobody asked it to. The kernel's own words, if it had any, say more than QEMU's exit.
-fn ended(vm: &Vm, exit: Exit) -> Error {
-    match vm.console().panic() {
-        Some(panic) => Error::new(format!("the guest kernel panicked: {panic}")),
-        None => Error::new(format!("the VM ended before its container: qemu {exit}")),
-    }
-    .hint("`hyperctl console POD` shows the guest's last words, unless it was run with --rm")
 }

@@ -13,13 +13,12 @@ use std::rc::Rc;
 
 use hyperstart::{Container, ContainerId, Sandbox};
 use hyperstart_vmm::Vm;
-use rustix::process::{Signal, getpid, kill_process};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::POLL;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::escalation::GRACE;
 use crate::output;
 use crate::pod::client;
@@ -157,18 +156,6 @@ impl Hosting {
                 Err(_) => log::debug!("signal {signal}: the guest does not answer"),
             }
         }
-    }
-}
-
-/// Out of reach is not gone. What an heir does is all that can be done: everything anew, for as long as the VM lives; so
-/// this process ends as a killed one does, and its guardian starts one. Returns if `err` says something else.
-pub fn give_way(vm: &Vm, err: &Error) {
-    if !err.is_lost() || vm.has_ended() {
-        return;
-    }
-    output::warn(format_args!("{}; another host takes over", err.message()));
-    if let Err(err) = kill_process(getpid(), Signal::KILL) {
-        output::warn(format_args!("give way: {err}")); // cannot be
     }
 }
 
