@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::accel::{self, Accel, Host};
 use crate::error::{Error, Result};
 use crate::machine::{Boot, Disk, Machine, TransportKind};
-use crate::process::{find_program, search_path};
+use crate::program::{find_program, search_path};
 use crate::qemu::{Clocks, DiskFacts, ICOUNT_TSC_KHZ, PMEM_ALIGN, TIMER_PATCH};
 use crate::vsock;
 

@@ -1,9 +1,9 @@
 //! Children that never outlive their owner, unless a machine says so: QEMU and the helper daemons.
 //!
-//! A child that is [`tied`] must be gone when its owner is, however the owner ends. `Drop` sees to it when the owner lives long
-//! enough; for SIGKILL the kernel must: PR_SET_PDEATHSIG, see prctl(2). Setting it between fork and exec takes
-//! `unsafe`, which this workspace keeps out of host crates, so util-linux's `setpriv` sets it and becomes the
-//! program; it costs about 2 ms and keeps the pid. Two traps of that signal are closed here:
+//! A child that is tied (see `program`) must be gone when its owner is, however the owner ends. `Drop` sees to it when
+//! the owner lives long enough; for SIGKILL the kernel must: PR_SET_PDEATHSIG, see prctl(2). Setting it between fork and
+//! exec takes `unsafe`, which this workspace keeps out of host crates, so util-linux's `setpriv` sets it and becomes the
+//! program; it costs about 2 ms and keeps the pid. Two traps of that signal are closed:
 //!
 //! - the owner may die before the signal is set: a shell compares its parent with the owner's pid after it is set;
 //! - the signal is sent when the *thread* that forked ends: all children are forked by one thread that never ends.
@@ -11,15 +11,14 @@
 //! Children are process groups of their own (a Ctrl-C in the owner's terminal is the owner's business). The exit is
 //! known by pidfd, and only this file reaps.
 //!
-//! A child that is [`loose`] lives on for an heir, which finds it by the mark in its environment and knows of its end by
-//! pidfd too, though not how it ended.
+//! A child that is loose lives on for an heir, which finds it by its `mark` and knows of its end by pidfd too, though not
+//! how it ended.
 
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
@@ -30,6 +29,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
+use crate::mark::has_mark;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,8 @@ impl fmt::Display for Exit {
     }
 }
 
-/// How long `Drop` waits for a killed child: longer only if the kernel holds it in an uninterruptible sleep.
-const REAP_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How often [`end_marked`] looks, and how long after each look: a child that is between fork and exec has no mark yet.
-const LOOKS: u32 = 2;
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long a killed child is waited for: longer only if the kernel holds it in an uninterruptible sleep.
+pub(crate) const REAP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A running child, killed and reaped when dropped.
 #[derive(Debug)]
@@ -117,14 +113,14 @@ impl Process {
         Ok(Self { name, pid, pidfd, state: Mutex::new(state) })
     }
 
-    /// Takes over a [`loose`] child of an owner that is gone. `None`: it has ended.
+    /// Takes over a loose child of an owner that is gone. `None`: it has ended.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be watched.
     pub fn adopt(name: &'static str, pid: u32, mark: &Path) -> Result<Option<Self>> {
         let pidfd = match watch(pid) {
             Ok(pidfd) => pidfd,
-            Err(err) if err.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+            Err(err) if is_gone(&err) => return Ok(None),
             Err(err) => return Err(Error::io(format!("watch {name}"))(err)),
         };
         // Asked after the pidfd was taken: what it stands for has the mark, whoever had that pid before.
@@ -159,10 +155,8 @@ impl Process {
         match &mut *state {
             State::Ended(exit) => Some(*exit),
             State::Adopted => {
-                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-                let mut pidfd = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
-                let ended = poll(&mut pidfd, Some(&now)).is_ok_and(|ready| ready > 0);
-                ended.then(|| {
+                let ended = ends_within(self.pidfd.get_ref(), Duration::ZERO);
+                ended.unwrap_or(false).then(|| {
                     *state = State::Ended(Exit::Unknown);
                     Exit::Unknown
                 })
@@ -227,8 +221,7 @@ impl Drop for Process {
             return;
         }
         self.kill();
-        let timeout = Timespec { tv_sec: REAP_DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
-        let polled = poll(&mut [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)], Some(&timeout));
+        let polled = ends_within(self.pidfd.get_ref(), REAP_DEADLINE);
         if polled.is_err() || self.exit().is_none() {
             log::error!("kill {}: pid {} has not ended", self.name, self.pid);
         }
@@ -252,119 +245,23 @@ impl Drop for KillOnError {
 /// constructor is unsafe.
 #[expect(deprecated, reason = "sound for OwnedFd, and safe")]
 fn watch(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(open_pidfd(pid)?)
+}
+
+pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-    AsyncFd::new(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
+    Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }
 
-/// Checks, once the death signal is set, that the owner has not died before; then becomes the program.
-const RUN_IF_OWNER_LIVES: &str = r#"test "$PPID" = "$1" || exit 1; shift; exec "$@""#;
-
-/// What root's children keep of its capabilities: to open files whoever owns them, and to give files in a share the
-/// owners, modes and attributes that the guest says. Not mknod: no guest makes a device on the host.
-const KEPT: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+setfcap";
-
-/// A command for `program` that the kernel kills when this process dies, and that can get no privilege any more.
-pub fn tied(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--no-new-privs"]);
-    if may_drop_capabilities() {
-        command.args(["--bounding-set", KEPT]);
-    }
-    command.args(["--", "/bin/sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
-    command.arg(std::process::id().to_string()).arg(program);
-    command
+/// No process has that pid.
+pub(crate) fn is_gone(err: &io::Error) -> bool {
+    Errno::from_io_error(err) == Some(Errno::SRCH)
 }
 
-/// In the environment of each [`loose`] child: whose it is.
-const MARK: &str = "HYPERSTART_VM";
-
-/// A command for `program` that lives on when this process dies, and that can get no privilege any more. It is found by
-/// its `mark`, the directory that its owner has for it.
-pub fn loose(program: &Path, mark: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.arg("--no-new-privs");
-    if may_drop_capabilities() {
-        command.args(["--bounding-set", KEPT]);
-    }
-    command.arg("--").arg(program).env(MARK, mark);
-    command
-}
-
-/// Whether the process has the mark. One that is gone has none.
-fn has_mark(pid: u32, mark: &Path) -> bool {
-    let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
-    let wanted = [MARK.as_bytes(), b"=", mark.as_os_str().as_bytes()].concat();
-    environment.split(|&byte| byte == 0).any(|variable| variable == wanted)
-}
-
-/// Kills all that has the mark, and waits until it is gone. What is being started in this moment is met by the next look.
-///
-/// # Errors
-/// [`Error::Io`] if /proc cannot be read, or one of them does not end within 5 s.
-pub fn end_marked(mark: &Path) -> Result<()> {
-    let operation = || format!("end what is left of {mark:?}");
-    for _ in 0..LOOKS {
-        let processes = std::fs::read_dir("/proc").map_err(Error::io(operation()))?;
-        for entry in processes.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if has_mark(pid, mark) {
-                end(pid, mark).map_err(Error::io(operation()))?;
-            }
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
-}
-
-fn end(pid: u32, mark: &Path) -> io::Result<()> {
-    let pid_raw =
-        i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-    let pidfd = match pidfd_open(pid_raw, PidfdFlags::empty()) {
-        Err(Errno::SRCH) => return Ok(()),
-        pidfd => pidfd?,
-    };
-    if !has_mark(pid, mark) {
-        return Ok(()); // another has the pid by now
-    }
-    match pidfd_send_signal(&pidfd, Signal::KILL) {
-        Err(Errno::SRCH) => return Ok(()),
-        sent => sent?,
-    }
-    let deadline = Timespec { tv_sec: REAP_DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
-    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&deadline))? {
-        0 => Err(io::Error::other(format!("pid {pid} does not end"))),
-        _ => Ok(()),
-    }
-}
-
-/// Whether we have capabilities that a child would inherit, as root does, and the one to take some away.
-fn may_drop_capabilities() -> bool {
-    const SETPCAP: u64 = 1 << 8;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default(); // without it none are dropped
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    rustix::process::geteuid().is_root() && effective.is_some_and(|set| set & SETPCAP != 0)
-}
-
-/// Where `name` is: itself if it holds a slash, else the first executable of that name in `directories`.
-pub fn find_program(
-    name: &Path,
-    directories: impl IntoIterator<Item = PathBuf>,
-) -> Option<PathBuf> {
-    let is_executable = |path: &Path| {
-        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-    };
-    if name.components().count() > 1 {
-        return is_executable(name).then(|| name.to_owned());
-    }
-    directories.into_iter().map(|directory| directory.join(name)).find(|path| is_executable(path))
-}
-
-/// The directories of `PATH`.
-pub fn search_path() -> Vec<PathBuf> {
-    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+/// Whether the process has ended, or does so in time.
+pub(crate) fn ends_within(pidfd: &OwnedFd, time: Duration) -> io::Result<bool> {
+    let time = Timespec::try_from(time).map_err(|_| io::ErrorKind::InvalidInput)?;
+    Ok(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time))? > 0)
 }
 
 type Job = (Command, mpsc::Sender<io::Result<Child>>);
@@ -399,7 +296,10 @@ fn serve_spawns(queue: mpsc::Receiver<Job>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::program::tied;
 
     #[tokio::test]
     async fn an_exit_is_known_with_its_status() {
@@ -444,24 +344,5 @@ mod tests {
         .unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(process.exit(), None);
-    }
-
-    /// The shell in between refuses to become the program when its parent is not the owner.
-    #[tokio::test]
-    async fn a_child_whose_owner_died_first_does_not_start() {
-        let mut command = Command::new("sh");
-        command.args(["-c", RUN_IF_OWNER_LIVES, "sh", "1", "sleep", "1000"]);
-        assert_eq!(Process::spawn("sh", command).unwrap().wait().await, Exit::Status(1));
-    }
-
-    #[test]
-    fn programs_are_found_by_path_or_name() {
-        assert_eq!(find_program(Path::new("/bin/sh"), []), Some("/bin/sh".into()));
-        assert_eq!(find_program(Path::new("/etc/passwd"), []), None, "not executable");
-        assert_eq!(
-            find_program(Path::new("sh"), ["/nowhere".into(), "/bin".into()]),
-            Some("/bin/sh".into())
-        );
-        assert_eq!(find_program(Path::new("no-such-program"), search_path()), None);
     }
 }

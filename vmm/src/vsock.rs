@@ -28,7 +28,8 @@ use crate::boot;
 use crate::console::create_private;
 use crate::error::{Error, Result};
 use crate::line;
-use crate::process::{Process, find_program, loose, search_path, tied};
+use crate::process::Process;
+use crate::program::{find_program, loose, search_path, tied};
 
 /// The context id behind a daemon: nobody else sees it.
 pub const DAEMON_CID: u32 = 3;
