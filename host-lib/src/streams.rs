@@ -1,7 +1,7 @@
 //! Streams of a process on connections of their own (`guest.proto`, "Streams"): frames, and the two ends of a host's.
 //!
 //! Everything here is polled, and what is half read or half written stays in its buffers: a caller may drop a future
-//! at any point. What the guest sends is bounded: a frame by 64 KiB, what is read ahead by two of them.
+//! at any point. What the guest sends is bounded: a frame by 64 KiB, what is read ahead by four of them.
 
 use std::io;
 use std::pin::Pin;

@@ -19,12 +19,7 @@ const QUICK: ConnectOptions =
     ConnectOptions { deadline: Duration::from_secs(5), attempt: Duration::from_millis(200) };
 
 async fn guest() -> (std::sync::Arc<Guest>, Sandbox, (Server, TempDir)) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("agent.sock");
-    let guest = Guest::new();
-    let server = guest.listen(&path).await;
-    let sandbox = Sandbox::connect_with(&Transport::Unix { path }, QUICK).await.unwrap();
-    (guest, sandbox, (server, dir))
+    Guest::connected(QUICK).await
 }
 
 async fn web(sandbox: &Sandbox) -> Container {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use fake::{Guest, hostile};
 use hyperstart::{
     Code, ConnectOptions, ContainerId, ContainerOptions, Event, ExecId, Happened, NextEvent,
-    PodContainer, Sandbox, SandboxConfig, State, Transport, spec,
+    PodContainer, Sandbox, SandboxConfig, State, spec,
 };
 use hyperstart_protocol::guest;
 use hyperstart_protocol::guest::event::Kind;
@@ -20,12 +20,7 @@ const QUICK: ConnectOptions =
     ConnectOptions { deadline: Duration::from_secs(20), attempt: Duration::from_secs(5) };
 
 async fn guest() -> (Arc<Guest>, Sandbox, (Server, TempDir)) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("agent.sock");
-    let guest = Guest::new();
-    let server = guest.listen(&path).await;
-    let sandbox = Sandbox::connect_with(&Transport::Unix { path }, QUICK).await.unwrap();
-    (guest, sandbox, (server, dir))
+    Guest::connected(QUICK).await
 }
 
 fn id(id: &str) -> ContainerId {

@@ -7,19 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fake::Guest;
-use hyperstart::{Code, Container, ContainerId, ContainerStats, Sandbox, Transport};
+use hyperstart::{Code, ConnectOptions, Container, ContainerId, ContainerStats};
 use hyperstart_protocol::{agent, guest};
 use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
 use tempfile::TempDir;
 use ttrpc::asynchronous::Server;
 
 async fn web() -> (Arc<Guest>, Container, (Server, TempDir)) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("agent.sock");
-    let guest = Guest::new();
-    let server = guest.listen(&path).await;
-    let sandbox = Sandbox::connect(&Transport::Unix { path }).await.unwrap();
-    (guest, sandbox.container(ContainerId::new("web").unwrap()), (server, dir))
+    let (guest, sandbox, server) = Guest::connected(ConnectOptions::default()).await;
+    (guest, sandbox.container(ContainerId::new("web").unwrap()), server)
 }
 
 #[tokio::test]

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use hyperstart::Sandbox;
+use hyperstart::{ConnectOptions, Sandbox, Transport};
 use hyperstart_protocol::{
     Empty, agent, agent_ttrpc, guest, guest_ttrpc, health, health_ttrpc, oci,
 };
 use protobuf::Message;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 use ttrpc::asynchronous::{Server, TtrpcContext};
@@ -70,6 +71,16 @@ impl Guest {
             .register_service(guest_ttrpc::create_guest(Arc::clone(self) as _));
         server.start().await.unwrap();
         server
+    }
+
+    /// One that is connected to. It serves, and can be connected to again, until the last of these is dropped.
+    pub async fn connected(options: ConnectOptions) -> (Arc<Self>, Sandbox, (Server, TempDir)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let guest = Self::new();
+        let server = guest.listen(&path).await;
+        let sandbox = Sandbox::connect_with(&Transport::Unix { path }, options).await.unwrap();
+        (guest, sandbox, (server, dir))
     }
 
     pub fn log(&self) -> Vec<String> {
