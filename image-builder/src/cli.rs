@@ -112,8 +112,8 @@ pub struct Container {
     #[arg(long, value_name = "SOURCE")]
     pub from: PathBuf,
     /// What the source is
-    #[arg(long, value_enum, default_value_t = SourceFormat::Auto)]
-    pub format: SourceFormat,
+    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    pub format: Format,
     /// Which image, if the source holds several: its name or digest
     #[arg(long, value_name = "REFERENCE")]
     pub image: Option<String>,
@@ -165,32 +165,6 @@ pub struct Change {
     /// The signal that asks it to stop
     #[arg(long, value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum SourceFormat {
-    /// Seen from what is in it
-    Auto,
-    /// A directory that becomes the root
-    Dir,
-    /// A tar archive of a root file system (docker export)
-    Rootfs,
-    /// An OCI image layout, or an archive of one
-    Oci,
-    /// What docker save writes
-    Docker,
-}
-
-impl From<SourceFormat> for Format {
-    fn from(format: SourceFormat) -> Format {
-        match format {
-            SourceFormat::Auto => Format::Auto,
-            SourceFormat::Dir => Format::Directory,
-            SourceFormat::Rootfs => Format::RootfsArchive,
-            SourceFormat::Oci => Format::Oci,
-            SourceFormat::Docker => Format::Docker,
-        }
-    }
 }
 
 impl Change {

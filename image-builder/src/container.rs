@@ -17,18 +17,20 @@ use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 
-/// What a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a source is. The words are those of the command lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Seen from what is in it.
+    /// Seen from what is in it
     Auto,
-    /// A directory that becomes the root.
+    /// A directory that becomes the root
+    #[value(name = "dir")]
     Directory,
-    /// A tar archive of what becomes the root (`docker export`).
+    /// A tar archive of a root file system (docker export)
+    #[value(name = "rootfs")]
     RootfsArchive,
-    /// An OCI image layout, as a directory or an archive of one (`podman save --format oci-archive`).
+    /// An OCI image layout, or an archive of one
     Oci,
-    /// What `docker save` writes.
+    /// What docker save writes
     Docker,
 }
 

@@ -14,7 +14,7 @@ use image_builder::output::Written;
 use image_builder::progress::{Terminal, size};
 use image_builder::tree::Tree;
 use image_builder::{Image, busybox, config, container, cpio, erofs, guest, output};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,8 +28,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-            eprintln!("{clear}image-builder: {err}"); // in the place of a step's progress
+            eprintln!("image-builder: {err}");
             ExitCode::FAILURE
         }
     }
@@ -70,7 +69,7 @@ fn container_image(arguments: Container) -> Result<()> {
     check_output(output)?;
     let request = Request {
         source: &arguments.from,
-        format: arguments.format.into(),
+        format: arguments.format,
         reference: arguments.image.as_deref(),
         architecture: arguments.arch.as_deref(),
         limits: Limits {

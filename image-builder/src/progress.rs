@@ -33,6 +33,8 @@ pub struct Terminal {
     state: Cell<State>,
     label: std::cell::RefCell<String>,
     is_terminal: bool,
+    /// Who warns.
+    program: &'static str,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,16 +53,21 @@ const LOG_LINE: Duration = Duration::from_secs(5);
 
 impl Default for Terminal {
     fn default() -> Terminal {
+        Terminal::new("image-builder")
+    }
+}
+
+impl Terminal {
+    pub fn new(program: &'static str) -> Terminal {
         let now = Instant::now();
         Terminal {
             state: Cell::new(State { total: 0, done: 0, started: now, next: now, shown: false }),
             label: std::cell::RefCell::default(),
             is_terminal: std::io::stderr().is_terminal(),
+            program,
         }
     }
-}
 
-impl Terminal {
     fn print(&self, text: &str) {
         // a closed standard error stops no build
         std::io::stderr().write_all(text.as_bytes()).unwrap_or_default();
@@ -92,14 +99,23 @@ impl Progress for Terminal {
     }
 
     fn end(&self) {
-        if self.state.get().shown && self.is_terminal {
+        let state = self.state.get();
+        if state.shown && self.is_terminal {
             self.print("\r\x1b[K");
         }
+        self.state.set(State { shown: false, ..state });
     }
 
     fn warn(&self, message: &str) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
-        self.print(&format!("{start}image-builder: warning: {message}\n"));
+        self.print(&format!("{start}{}: warning: {message}\n", self.program));
+    }
+}
+
+impl Drop for Terminal {
+    /// The line of a step that failed makes room for what is said about that.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -75,6 +75,7 @@ impl Place {
     pub fn furnish(&self, command: &mut Command) {
         command
             .env("HYPERSTART_STATE_DIR", self.state())
+            .env("HYPERSTART_STORE_DIR", self.path("store"))
             .env("TMPDIR", self.directory.path().join("tmp"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }

@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    attach, boot_receipt, console, cp, events, exec, host, images, inspect, kill, logs, pause, ps,
+    attach, boot_receipt, console, cp, events, exec, host, image, inspect, kill, logs, pause, ps,
     rm, run, stats, stop, top, unpause, update, wait,
 };
 use crate::error::Result;
@@ -33,6 +33,7 @@ Exit codes:
 
 Environment:
   HYPERSTART_STATE_DIR  where pods live [default: /run/hyperstart, or $XDG_RUNTIME_DIR/hyperstart]
+  HYPERSTART_STORE_DIR  where imported images are [default: /var/lib/hyperstart/images, or ~/.local/share/hyperstart/images]
   HYPERSTART_GUEST_DIR  where kernel and images are [default: beside hyperctl]
   HYPERSTART_ACCEL      kvm or tcg [default: what works here]
   HYPERSTART_QEMU       QEMU's binary [default: qemu-system-x86_64]
@@ -70,7 +71,8 @@ pub enum Command {
     Inspect(inspect::Args),
     Console(console::Args),
     BootReceipt(boot_receipt::Args),
-    Images(images::Args),
+    Image(image::Args),
+    Images(image::ls::Args),
     Host(host::Args),
 }
 
@@ -97,7 +99,8 @@ impl Command {
             Command::Inspect(args) => inspect::run(&args),
             Command::Console(args) => console::run(args).await,
             Command::BootReceipt(args) => boot_receipt::run(args).await,
-            Command::Images(args) => images::run(&args),
+            Command::Image(args) => image::run(&args),
+            Command::Images(args) => image::ls::run(&args),
             Command::Host(args) => host::run(args).await,
         }
     }

@@ -83,13 +83,15 @@ impl Record {
     /// As callers see it.
     pub fn stored(self, directory: &Path, names: &Names) -> Stored {
         let own = names.iter().filter(|(_, digest)| **digest == self.digest);
+        let mut own: Vec<String> = own.map(|(whole, _)| name::short(whole).to_owned()).collect();
+        own.sort_unstable();
         let layers = self.layers.iter().map(|layer| Layer {
             path: directory.join(layer.path()),
             diff_id: layer.diff_id.clone(),
             size: layer.size,
         });
         Stored {
-            names: own.map(|(whole, _)| name::short(whole).to_owned()).collect(),
+            names: own,
             size: self.layers.iter().map(|layer| layer.size).sum(),
             layers: layers.collect(),
             digest: self.digest,

@@ -7,7 +7,7 @@ pub mod cp;
 pub mod events;
 pub mod exec;
 pub mod host;
-pub mod images;
+pub mod image;
 pub mod inspect;
 pub mod kill;
 pub mod logs;

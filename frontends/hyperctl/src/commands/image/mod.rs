@@ -1,0 +1,81 @@
+//! `hyperctl image`: the store of container images, a command a file.
+
+mod import;
+mod inspect;
+pub mod ls;
+mod prune;
+mod rm;
+
+use clap::Subcommand;
+use image_builder::store::{Store, Stored, name};
+
+use crate::error::Result;
+use crate::pod::state::Status;
+use crate::pod::store::{Pod, Store as Pods};
+
+/// Import, list and remove container images
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Import(import::Args),
+    Ls(ls::Args),
+    Inspect(inspect::Args),
+    Rm(rm::Args),
+    Prune(prune::Args),
+}
+
+pub fn run(args: &Args) -> Result<u8> {
+    match &args.command {
+        Command::Import(args) => import::run(args),
+        Command::Ls(args) => ls::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Rm(args) => rm::run(args),
+        Command::Prune(args) => prune::run(args),
+    }
+}
+
+fn open() -> Result<Store> {
+    Ok(Store::open(&Store::default_directory()?)?)
+}
+
+/// Who uses images: pods that have not exited.
+struct Users(Vec<Pod>);
+
+impl Users {
+    fn now() -> Result<Users> {
+        let mut pods = Pods::open()?.list()?;
+        pods.retain(|pod| !matches!(pod.state.status, Status::Exited { .. }));
+        Ok(Users(pods))
+    }
+
+    /// The first that uses this one, in the words of a message.
+    fn of(&self, image: &Stored) -> Option<String> {
+        let user = self.0.iter().find(|pod| is_meant(&pod.state.image, image))?;
+        Some(format!("pod {:?}", user.state.name))
+    }
+}
+
+/// Whether these words of a command line mean this image.
+fn is_meant(words: &str, image: &Stored) -> bool {
+    let whole = name::whole(words).ok();
+    let is_named = whole.is_some_and(|whole| {
+        image.names.iter().any(|own| name::whole(own).is_ok_and(|own| own == whole))
+    });
+    let digits = words.rsplit_once("sha256:").map_or(words, |(_, digits)| digits);
+    is_named || (digits.len() >= 6 && image.digest.as_hex().starts_with(digits))
+}
+
+/// Bytes as a list shows them.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// The first digits of a digest, enough to tell images apart.
+fn short_digest(digest: &image_builder::Digest) -> String {
+    digest.as_hex().chars().take(12).collect()
+}
