@@ -1,6 +1,6 @@
 # Every target does the set-up that it needs and says what it does. The logic lives in scripts/ and the crates.
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel image build run test bench check clean
+.PHONY: help setup kernel image build run test bench fuzz check clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -26,6 +26,9 @@ test: kernel image build ## run the tests that boot VMs
 
 bench: kernel image build ## measure sizes, guest instructions and times against their budgets
 	@scripts/bench
+
+fuzz: setup ## feed broken layers to the importer for two minutes
+	@scripts/fuzz
 
 check: setup ## format, lints, unit tests, layering, docs, licences: all that needs no VM
 	@scripts/check
