@@ -12,6 +12,7 @@
 //! open keeps it, removed or not. Layers come before the image that needs them, names last: whatever ends an import
 //! leaves the store as it was.
 
+mod downloads;
 mod flatten;
 mod import;
 mod lock;

@@ -61,7 +61,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes images without a name (with `all`, those with one too) that nobody uses, and files that no image needs.
+    /// Removes images without a name (with `all`, those with one too) that nobody uses, files that no image needs, and what
+    /// pulls have left.
     pub fn prune(&self, all: bool, used_by: UsedBy<'_>) -> Result<Removed> {
         let operation = || format!("prune image store {:?}", self.directory);
         let mut removed = Removed::default();
@@ -81,6 +82,7 @@ impl Store {
             self.remove_record(&image.digest).context(operation)?;
             removed.images.push(image.digest);
         }
+        self.sweep_downloads(&mut removed).context(operation)?;
         self.sweep(&mut removed).context(operation)?;
         Ok(removed)
     }
@@ -125,7 +127,7 @@ fn refuse_if_used(image: &Stored, used_by: UsedBy<'_>) -> Result<()> {
     }
 }
 
-fn on_disk(path: &Path) -> u64 {
+pub(super) fn on_disk(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(path).map_or(0, |stat| stat.blocks() * 512)
 }
