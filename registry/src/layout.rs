@@ -32,7 +32,10 @@ impl Layout {
         loop {
             fs::create_dir_all(path.join("blobs/sha256")).context(operation)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let lock = rustix::fs::open(&path, flags, Mode::empty()).context(operation)?;
+            let lock = match rustix::fs::open(&path, flags, Mode::empty()) {
+                Err(Errno::NOENT) => continue, // removed right after it was made
+                opened => opened.context(operation)?,
+            };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_same(&lock, &path) => return Ok(Layout { path, _lock: lock }),
                 Ok(()) => {} // the one before us has removed it

@@ -32,6 +32,6 @@ pub use digest::Digest;
 pub use error::{Error, Result};
 pub use layout::Layout;
 pub use progress::{Progress, Silent};
-pub use pull::{Image, Limits, fetch, resolve};
+pub use pull::{HasLayer, Image, Limits, fetch, resolve};
 pub use reference::Reference;
 pub use registry::{Options, Registry, Retry};

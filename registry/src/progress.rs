@@ -10,7 +10,7 @@ pub trait Progress {
     fn at(&self, blob: &Digest, bytes: u64);
     /// All of it is there, and its digest is right.
     fn done(&self, blob: &Digest);
-    /// It is not fetched, as it is there from an earlier pull.
+    /// It is not fetched: it is there from an earlier pull, or from another image.
     fn kept(&self, blob: &Digest, size: u64);
     /// The connection broke, and is tried again.
     fn again(&self, blob: &Digest, cause: &str);

@@ -119,11 +119,16 @@ fn read(
     })
 }
 
-/// Fetches what the layout lacks of the image.
+/// Whether who will take the image over has a layer already: the digests of the decompressed layers below it, from the
+/// lowest up, and its own.
+pub type HasLayer<'a> = &'a dyn Fn(&[String], &str) -> bool;
+
+/// Fetches what the layout lacks of the image. Layers that are there already are left out of it.
 pub async fn fetch(
     registry: &Registry,
     image: &Image,
     layout: &Layout,
+    has_layer: HasLayer<'_>,
     progress: &dyn Progress,
 ) -> Result<()> {
     blob::fetch(registry, layout, &image.config, progress).await?;
@@ -133,15 +138,25 @@ pub async fn fetch(
         .map_err(|err| Error::new(err.to_string()))
         .context(operation)?;
     image.check(&config).context(operation)?;
-    // One layer may be there twice.
-    let layers: BTreeSet<&Blob> = image.layers.iter().collect();
-    let fetches = layers.into_iter().map(|layer| blob::fetch(registry, layout, layer, progress));
+    let ids = config.rootfs.diff_ids.as_slice();
+    let mut wanted = BTreeSet::new(); // one layer may be there twice
+    for (index, (layer, id)) in image.layers.iter().zip(ids).enumerate() {
+        match has_layer(ids.get(..index).unwrap_or_default(), id) {
+            true => progress.kept(&layer.digest, layer.size),
+            false => drop(wanted.insert(layer)),
+        }
+    }
+    let fetches = wanted.into_iter().map(|layer| blob::fetch(registry, layout, layer, progress));
     let fetches: Vec<_> = fetches.collect();
     stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
     layout.finish(&registry.reference.to_string(), &image.media_type, &image.manifest)
 }
 
 impl Image {
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Whether its configuration is one for us; a manifest alone does not say.
     fn check(&self, config: &Config) -> Result<()> {
         if config.os != "linux" || config.architecture != self.architecture {

@@ -27,6 +27,10 @@ impl Reference {
         }
         let inner =
             oci_client::Reference::try_from(text).map_err(|err| refused(&err.to_string()))?;
+        // `NAME/x` is of a host by the crate's grammar, and of docker.io as it is split.
+        if inner.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(refused("repository name must be lowercase"));
+        }
         let digest = inner.digest().map(Digest::parse).transpose();
         let digest = digest.map_err(|err| refused(err.message()))?;
         Ok(Reference { inner, digest })
@@ -101,9 +105,19 @@ mod tests {
     fn what_is_no_name_is_refused_with_the_form_of_one() {
         let upper = format!("h:1/x@sha256:{}", "A".repeat(64));
         let long = "a".repeat(5000);
-        for bad in
-            ["", "UPPER", "h:1/", "h:1/x:", "h:1/../x", "h:1/x y", "x@sha256:1", &upper, &long]
-        {
+        for bad in [
+            "",
+            "UPPER",
+            "UPPER/x",
+            "h:1/X",
+            "h:1/",
+            "h:1/x:",
+            "h:1/../x",
+            "h:1/x y",
+            "x@sha256:1",
+            &upper,
+            &long,
+        ] {
             let err = Reference::parse(bad).unwrap_err();
             assert!(err.hint_text().unwrap().contains("HOST[:PORT]/NAME"), "{bad}: {err}");
         }

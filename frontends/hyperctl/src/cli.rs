@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   hyperctl run -t busybox echo helloworld        run a command, see its output
   hyperctl run -it --rm busybox sh               a shell of your own
+  hyperctl pull HOST:PORT/NAME:TAG               an image from a registry
   hyperctl run -d --name web busybox sleep 1000  in the background
   hyperctl run --rm --memory 64m --cpus 0.5 busybox COMMAND   within limits; the VM is made to fit
   hyperctl exec -t web uname -r                  one more process in it
@@ -72,6 +73,7 @@ pub enum Command {
     Console(console::Args),
     BootReceipt(boot_receipt::Args),
     Image(image::Args),
+    Pull(image::pull::Args),
     Images(image::ls::Args),
     Host(host::Args),
 }
@@ -99,7 +101,8 @@ impl Command {
             Command::Inspect(args) => inspect::run(&args),
             Command::Console(args) => console::run(args).await,
             Command::BootReceipt(args) => boot_receipt::run(args).await,
-            Command::Image(args) => image::run(&args),
+            Command::Image(args) => image::run(args).await,
+            Command::Pull(args) => image::pull::run(args).await,
             Command::Images(args) => image::ls::run(&args),
             Command::Host(args) => host::run(args).await,
         }

@@ -158,6 +158,16 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
+impl From<hyperstart_registry::Error> for Error {
+    fn from(err: hyperstart_registry::Error) -> Error {
+        let error = Error::new(err.message());
+        match err.hint_text() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
 /// The kernel's words, without the number that Rust puts behind them.
 fn plain(err: &io::Error) -> String {
     let text = err.to_string();

@@ -3,6 +3,7 @@
 //! One thread and one current-thread runtime: QEMU is started from the main thread and is told by the kernel when that
 //! thread ends (PR_SET_PDEATHSIG), so the thread that starts it must be the one that lives as long as we do.
 
+mod bars;
 mod binds;
 mod cli;
 mod commands;

@@ -10,4 +10,5 @@
 mod docker_registry;
 mod hostile;
 mod hostile_resume;
+#[allow(dead_code, reason = "shared with hyperctl's tests, which use other parts of it")]
 mod support;

@@ -36,12 +36,14 @@ pub struct Answer {
     pub length: Option<usize>,
     /// The body comes again and again, in chunks, without an end.
     pub endless: bool,
+    /// After the body nothing happens any more.
+    pub stalls: bool,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         let body = body.into();
-        Answer { status, headers: Vec::new(), body, length: None, endless: false }
+        Answer { status, headers: Vec::new(), body, length: None, endless: false, stalls: false }
     }
 
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Answer {
@@ -54,6 +56,11 @@ impl Answer {
         self.length = Some(self.body.len());
         self.body.truncate(at);
         self
+    }
+
+    /// A body that stops after so many bytes, and a connection that stays.
+    pub fn stalled(self, at: usize) -> Answer {
+        Answer { stalls: true, ..self.cut(at) }
     }
 }
 
@@ -146,7 +153,9 @@ fn write(mut stream: TcpStream, answer: &Answer) -> std::io::Result<()> {
     };
     stream.write_all(head.as_bytes())?;
     if !answer.endless {
-        return stream.write_all(&answer.body);
+        stream.write_all(&answer.body)?;
+        // The client sends nothing more: this ends when it goes.
+        return if answer.stalls { stream.read(&mut [0]).map(drop) } else { Ok(()) };
     }
     loop {
         stream.write_all(format!("{:x}\r\n", answer.body.len()).as_bytes())?;

@@ -4,6 +4,7 @@ mod import;
 mod inspect;
 pub mod ls;
 mod prune;
+pub mod pull;
 mod rm;
 
 use clap::Subcommand;
@@ -13,7 +14,7 @@ use crate::error::Result;
 use crate::pod::state::Status;
 use crate::pod::store::{Pod, Store as Pods};
 
-/// Import, list and remove container images
+/// Import, pull, list and remove container images
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -23,19 +24,21 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Import(import::Args),
+    Pull(pull::Args),
     Ls(ls::Args),
     Inspect(inspect::Args),
     Rm(rm::Args),
     Prune(prune::Args),
 }
 
-pub fn run(args: &Args) -> Result<u8> {
-    match &args.command {
-        Command::Import(args) => import::run(args),
-        Command::Ls(args) => ls::run(args),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Rm(args) => rm::run(args),
-        Command::Prune(args) => prune::run(args),
+pub async fn run(args: Args) -> Result<u8> {
+    match args.command {
+        Command::Import(args) => import::run(&args),
+        Command::Pull(args) => pull::run(args).await,
+        Command::Ls(args) => ls::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Rm(args) => rm::run(&args),
+        Command::Prune(args) => prune::run(&args),
     }
 }
 
