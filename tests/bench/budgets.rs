@@ -88,6 +88,10 @@ pub const ROWS: &[Spec] = &[
     watched("container.start", "  StartContainer and its run", Unit::Minstr),
     watched("exec.exit", "exec `uname -r`, to its exit", Unit::Minstr).at_most(3.0).goal(1.4),
     watched("ping.instructions", "ping (Health.Check)", Unit::Minstr),
+    watched("import.ratio", "import of 200 MB in 5 layers, against `tar x`", Unit::Times)
+        .at_least(0.5),
+    watched("import.speed", "  contents a second", Unit::MbPerSecond),
+    watched("import.memory", "  hyperctl's peak", Unit::Mib).at_most(128.0),
     watched("wall.ready", "VM start to ready", Unit::Ms),
     watched("wall.byte", "VM start to the first byte", Unit::Ms),
     watched("wall.exec", "exec `uname -r`, to its exit", Unit::Ms),

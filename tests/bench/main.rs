@@ -16,6 +16,7 @@ mod figures;
 mod limit;
 mod measure_boot;
 mod measure_container;
+mod measure_import;
 mod measure_load;
 mod measure_memory;
 mod measure_size;
@@ -35,7 +36,7 @@ use figures::Figures;
 type Measure = fn(&mut Figures) -> Result<()>;
 
 /// What is measured, in order: what needs the most quiet first.
-const MEASURES: [(&str, Measure); 8] = [
+const MEASURES: [(&str, Measure); 9] = [
     ("sizes", measure_size::measure),
     ("boot", measure_boot::measure),
     ("container and exec", measure_container::measure),
@@ -43,6 +44,7 @@ const MEASURES: [(&str, Measure); 8] = [
     ("stdout throughput", measure_throughput::measure),
     ("memory", measure_memory::measure),
     ("smallest guest", measure_smallest::measure),
+    ("image import", measure_import::measure),
     ("load", measure_load::measure),
 ];
 
