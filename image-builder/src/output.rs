@@ -16,7 +16,7 @@ use tempfile::NamedTempFile;
 /// Zeros are left out in units of this size.
 const BLOCK: usize = 4096;
 /// How the names of files begin that are not whole.
-const PREFIX: &str = ".image-builder-";
+pub const PREFIX: &str = ".image-builder-";
 
 /// What was written: for manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -366,6 +366,48 @@ fn blobs_that_are_not_what_they_are_called_are_refused() {
 }
 
 #[test]
+fn imports_and_removals_side_by_side_lose_nothing() {
+    let place = Place::new();
+    let shared = everything();
+    for index in 0..4 {
+        let own = Tar::new().file(&format!("own{index}"), b"x").finish();
+        layout_of(&[shared.clone(), own]).write(&place.path(&format!("source{index}")));
+    }
+    let import = |index: usize| {
+        let (path, name) = (place.path(&format!("source{index}")), format!("image{index}"));
+        let names = [name.as_str()];
+        let request = Request { architecture: Some("amd64"), names: &names, ..Request::new(&path) };
+        place.store.import(&request, &Silent).unwrap()
+    };
+    std::thread::scope(|scope| {
+        for index in 0..4 {
+            scope.spawn(move || (0..3).for_each(|_| drop(import(index))));
+        }
+        scope.spawn(|| {
+            for _ in 0..10 {
+                place.store.prune(false, &|_| None).unwrap();
+            }
+        });
+    });
+    for index in 0..4 {
+        let image = place.store.find(&format!("image{index}")).unwrap().unwrap();
+        assert_eq!(files(&image, 0)["z/499"].data, b"499");
+    }
+    assert_eq!(place.store.prune(false, &|_| None).unwrap().files, 0, "nothing else was left");
+}
+
+#[test]
+fn a_tag_alone_is_no_name() {
+    let place = Place::new();
+    let mut layout = layout_of(&[Tar::new().file("a", b"1").finish()]);
+    let index = String::from_utf8(layout.0["index.json"].clone()).unwrap();
+    layout.0.insert("index.json".into(), index.replace("demo:1", "latest").into_bytes());
+    let image = place.archive(&layout.archive(), Format::Oci).unwrap();
+    assert_eq!(image.names, Vec::<String>::new());
+    assert_eq!(place.store.list().unwrap(), [image]);
+}
+
+#[test]
 fn a_bomb_stops_at_the_limit() {
     let place = Place::new();
     let bomb = gzip(&Tar::new().file("zeros", &vec![0; 8 << 20]).finish());

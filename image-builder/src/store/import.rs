@@ -72,8 +72,9 @@ impl Store {
         let _lock = lock::share(&self.directory).context(operation)?;
         let mut import = Import::new(self, request, progress).context(operation)?;
         let Ready { digest, config, names, layers } = import.read().context(operation)?;
-        // what a source calls its image may be no name; then it has none
-        let own = names.iter().filter_map(|text| name::whole(text).ok()).collect();
+        // what a source calls its image may be no name, or a tag alone; then it has none
+        let own = names.iter().filter(|text| text.contains(['/', ':']));
+        let own = own.filter_map(|text| name::whole(text).ok()).collect();
         let names = if asked.is_empty() { own } else { asked };
         let architecture = request.architecture.unwrap_or(architecture()).to_owned();
         let record = Record::new(digest, architecture, config, layers);
@@ -110,7 +111,9 @@ impl Store {
         let _lock = lock::names(&self.directory)?;
         let mut names = record::load_names(&self.directory)?;
         for (hidden, path) in staged {
-            hidden.show(&path).context(|| format!("name {path:?}"))?;
+            if !path.try_exists().context(|| format!("look for {path:?}"))? {
+                hidden.show(&path).context(|| format!("name {path:?}"))?; // else another import was first
+            }
         }
         record.save(&self.directory)?;
         names.extend(new.into_iter().map(|name| (name, record.digest.clone())));

@@ -294,9 +294,11 @@ mod tests {
         let mut names = record::load_names(dir.path()).unwrap();
         names.retain(|_, digest| *digest != nameless);
         record::save_names(dir.path(), &names).unwrap();
-        fs::write(dir.path().join("layers/sha256/.image-builder-1"), "half").unwrap();
+        for name in ["layers/sha256/.image-builder-1", ".image-builder-2"] {
+            fs::write(dir.path().join(name), "half").unwrap();
+        }
         let removed = store.prune(false, &|_| None).unwrap();
-        assert_eq!((removed.images, removed.files), (vec![nameless], 2));
+        assert_eq!((removed.images, removed.files), (vec![nameless], 3));
         assert!(store.find("a").unwrap().is_some());
         assert_eq!(store.prune(true, &|_| None).unwrap().names, ["a:latest"]);
         assert!(store.list().unwrap().is_empty());

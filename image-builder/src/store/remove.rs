@@ -4,6 +4,7 @@ use super::record::{self, Names, Record};
 use super::{Store, Stored, flatten, lock, name};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::output::PREFIX;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,15 +109,16 @@ impl Store {
         }
         for directory in ["layers/sha256", "chains/sha256", flatten::DIRECTORY] {
             for path in files(&self.directory.join(directory))? {
-                if needed.contains(&path) {
-                    continue;
+                if !needed.contains(&path) {
+                    remove_file(&path, removed)?;
                 }
-                removed.bytes += on_disk(&path);
-                removed.files += 1;
-                fs::remove_file(&path).context(|| format!("remove {path:?}"))?;
             }
         }
-        Ok(())
+        let is_unfinished = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
+        };
+        let mut unfinished = files(&self.directory)?.into_iter().filter(is_unfinished);
+        unfinished.try_for_each(|path| remove_file(&path, removed))
     }
 }
 
@@ -125,6 +127,12 @@ fn refuse_if_used(image: &Stored, used_by: UsedBy<'_>) -> Result<()> {
         Some(user) => Err(Error::refused(format!("{user} uses it (remove that first)"))),
         None => Ok(()),
     }
+}
+
+fn remove_file(path: &Path, removed: &mut Removed) -> Result<()> {
+    removed.bytes += on_disk(path);
+    removed.files += 1;
+    fs::remove_file(path).context(|| format!("remove {path:?}"))
 }
 
 pub(super) fn on_disk(path: &Path) -> u64 {
