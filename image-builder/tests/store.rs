@@ -365,6 +365,41 @@ fn blobs_that_are_not_what_they_are_called_are_refused() {
     );
 }
 
+/// The host's kernel stacks the layers to what they are flattened to, if it can and we may.
+#[test]
+fn a_kernel_stacks_them() {
+    let place = Place::new();
+    let lower = Tar::new().dir("d").file("d/a", b"1").dir("e").file("e/x", b"2").file("gone", b"3");
+    let upper = Tar::new().file(".wh.gone", b"").file("d/b", b"4").hard("d/c", "d/a").dir("new");
+    let last =
+        Tar::new().dir("e").file("e/.wh..wh..opq", b"").file("e/y", b"5").file("d/.wh.b", b"");
+    let layers = [everything(), lower.finish(), upper.finish(), last.finish()];
+    let image = place.layers(&layers).unwrap();
+    let flat = place.store.flatten(&image, &Silent).unwrap();
+    let knows = std::fs::read_to_string("/proc/filesystems").unwrap();
+    if !knows.contains("\terofs") || !knows.contains("\toverlay") {
+        println!("not checked: needs a kernel with EROFS and overlayfs");
+        return;
+    }
+    // in a mount namespace of its own: nothing stays mounted, whatever happens
+    let script = "cd $1; shift; mkdir flat all up; mount -t tmpfs t up && mkdir up/u up/w || exit 9
+        mount -t erofs -o loop,ro $1 flat || exit 9; shift; lower=
+        for layer; do mkdir $#; mount -t erofs -o loop,ro $layer $# || exit 9; lower=$#${lower:+:$lower}; shift; done
+        mount -t overlay -o lowerdir=$lower,upperdir=up/u,workdir=up/w o all || exit 9
+        for root in flat all; do (cd $root; find . -mindepth 1 -printf '%p %y %m %U %G %T@ %l\\n' | sort) > $root.list; done
+        diff flat.list all.list && diff -r --no-dereference -x null flat all";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(place.dir.path()).arg(flat);
+    let run = command.args(image.layers.iter().map(|layer| &layer.path)).output().unwrap();
+    let said = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
+    match run.status.code() {
+        Some(9 | 1) if !place.path("all.list").exists() => {
+            println!("not checked: no mounts here: {said}")
+        }
+        _ => assert!(run.status.success() && said.is_empty(), "{said}"),
+    }
+}
+
 #[test]
 fn imports_and_removals_side_by_side_lose_nothing() {
     let place = Place::new();
