@@ -15,6 +15,7 @@ use image_builder::{Digest, container};
 use crate::bars::Bars;
 use crate::error::{Context as _, Result};
 use crate::output;
+use crate::progress;
 
 const NOTES: &str = "\
 A name without a host is docker.io's. What `docker login` has written is used: $DOCKER_CONFIG/config.json, else
@@ -52,19 +53,20 @@ async fn pull(args: &Args) -> Result<Digest> {
     let reference = Reference::parse(&args.image)?;
     let name = reference.to_string();
     let store = super::open()?;
-    let credentials = args.authfile.clone().map(Credentials::in_file);
-    let options = Options {
-        plain_http: args.plain_http,
-        credentials: credentials.unwrap_or_else(Credentials::of_docker),
-        ..Options::default()
-    };
     let bars = Bars::new(args.quiet);
     let content = args.max_size << 20;
     let limits = registry::Limits { content, ..registry::Limits::default() };
-    let registry = Registry::connect(reference, options).await?;
-    let image = registry::resolve(&registry, architecture(), limits).await?;
+    let asked = format!("ask registry {:?}", reference.host());
+    let ask = async {
+        let registry = Registry::connect(reference, options(args)).await?;
+        let image = registry::resolve(&registry, architecture(), limits).await?;
+        Ok::<_, registry::Error>((registry, image))
+    };
+    let (registry, image) = progress::during(&asked, ask).await?;
     bars.say(&format!("{name}: {}, {} layers", image.digest, image.layers()));
-    let layout = Layout::open(&store.downloads()?, &image.digest).await?;
+    let downloads = store.downloads()?;
+    let turn = Layout::open(&downloads, &image.digest);
+    let layout = progress::during("wait for another pull of this image", turn).await?;
     let has_layer = |below: &[String], own: &str| has_layer(&store, below, own).unwrap_or(false);
     registry::fetch(&registry, &image, &layout, &has_layer, &bars).await?;
     let names = [name.as_str()];
@@ -77,6 +79,15 @@ async fn pull(args: &Args) -> Result<Digest> {
     let stored = store.import(&request, &bars)?;
     layout.remove()?;
     Ok(stored.digest)
+}
+
+fn options(args: &Args) -> Options {
+    let credentials = args.authfile.clone().map(Credentials::in_file);
+    Options {
+        plain_http: args.plain_http,
+        credentials: credentials.unwrap_or_else(Credentials::of_docker),
+        ..Options::default()
+    }
 }
 
 /// What the store cannot say it does not have: then the blob is fetched.
