@@ -207,6 +207,32 @@ fn what_a_layer_holds_arrives_and_every_source_gives_the_same_image() {
     }
 }
 
+#[test]
+fn holes_stay_holes_in_each_dialect_of_gnu_tar() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let place = Place::new();
+    let root = place.path("root");
+    std::fs::create_dir(&root).unwrap();
+    let file = std::fs::File::create(root.join("sparse")).unwrap();
+    for (at, bytes) in [(0, &b"start"[..]), (3 << 20, b"middle"), ((8 << 20) + 5, b"end")] {
+        file.write_all_at(bytes, at).unwrap();
+    }
+    file.set_len(16 << 20).unwrap();
+    let whole = std::fs::read(root.join("sparse")).unwrap();
+    for dialect in ["--format=gnu", "--sparse-version=0.1", "--sparse-version=1.0"] {
+        let other = Place::new();
+        let tar = other.path("sparse.tar");
+        let mut command = Command::new("tar");
+        command.args(["-cS", dialect, "-f"]).arg(&tar).arg("-C").arg(&root).arg("sparse");
+        assert!(command.status().unwrap().success(), "{dialect}");
+        assert!(std::fs::metadata(&tar).unwrap().len() < 1 << 20, "{dialect}: not sparse");
+        let image = other.import(&tar, Format::RootfsArchive).unwrap();
+        assert!(files(&image, 0)["sparse"].data == whole, "{dialect}");
+        let on_disk = std::fs::metadata(&image.layers[0].path).unwrap().blocks() * 512;
+        assert!(on_disk < 1 << 20, "{dialect}: {on_disk} bytes on disk");
+    }
+}
+
 /// Debian's own checker finds no fault.
 fn check_with_erofs_utils(path: &Path) {
     match Command::new("fsck.erofs").arg(path).output() {

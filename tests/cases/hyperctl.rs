@@ -366,6 +366,7 @@ fn help_names_every_command() {
         "inspect",
         "console",
         "boot-receipt",
+        "image ",
         "images",
         "attach",
         "wait",
