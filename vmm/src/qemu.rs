@@ -159,6 +159,11 @@ const MICROVM: &str = "microvm,rtc=on,isa-serial=on,x-option-roms=off";
 const Q35: &str = "q35,smm=off,vmport=off,hpet=off,sata=off,smbus=off,usb=off,i8042=off";
 const PC: &str = "pc,smm=off,vmport=off,hpet=off,usb=off,i8042=off";
 const GIB: u64 = 1 << 30;
+const PAGE: u64 = 4096;
+/// What the guest's kernel keeps for each page of persistent memory (`struct page`).
+const PAGE_MAP_ENTRY: u64 = 64;
+/// The part of guest memory that may be spent so on disks: an eighth, 512 MiB of disks for 64 MiB of memory.
+const PAGE_MAP_SHARE: u64 = 8;
 /// The bus clock of QEMU's local APIC timer, under KVM as under TCG.
 const LAPIC_TIMER_KHZ: u32 = 1_000_000;
 /// `noreplace-smp`: patching LOCK prefixes out costs 4 M guest instructions, and saves less under TCG.
@@ -201,8 +206,7 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
     let mut slot = FIRST_SLOT + root_slots(machine);
     let mut next_pmem = u32::from(matches!(machine.boot, Boot::Rootfs(_)));
     let mut letters = 'a'..='z';
-    let device = |(disk, facts): (&Disk, &DiskFacts)| {
-        let pmem = is_pmem(machine, disk, facts);
+    let device = |pmem: bool| {
         let path = if pmem {
             format!("/dev/pmem{next_pmem}")
         } else {
@@ -217,7 +221,7 @@ pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
         slot += 1;
         DiskDevice { driver, source, path }
     };
-    machine.disks.iter().zip(&wiring.disks).map(device).collect()
+    mapped(machine, wiring).into_iter().map(device).collect()
 }
 
 /// The machine's slots, which come after all that it has from the start.
@@ -289,9 +293,22 @@ fn clock_words(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     words
 }
 
-/// A read-only image is mapped rather than read, in the boot mode that is about that, if its size allows it. Never
-/// beside an NVDIMM: QEMU lists several of those to the guest in no order that can be known.
-fn is_pmem(machine: &Machine, disk: &Disk, facts: &DiskFacts) -> bool {
+/// Which of the machine's disks are mapped rather than read. The guest's kernel keeps 64 bytes in guest memory for each
+/// page of what is mapped: disks for which that would be too much are read.
+fn mapped(machine: &Machine, wiring: &Wiring) -> Vec<bool> {
+    let mut left = (u64::from(machine.memory_mib) << 20) / PAGE_MAP_SHARE;
+    let is_mapped = |(disk, facts): (&Disk, &DiskFacts)| {
+        let page_map = facts.bytes / PAGE * PAGE_MAP_ENTRY;
+        let mapped = can_be_pmem(machine, disk, facts) && page_map <= left;
+        left -= if mapped { page_map } else { 0 };
+        mapped
+    };
+    machine.disks.iter().zip(&wiring.disks).map(is_mapped).collect()
+}
+
+/// A read-only image can be mapped, in the boot mode that is about that, if its size allows it. Never beside an NVDIMM:
+/// QEMU lists several of those to the guest in no order that can be known.
+fn can_be_pmem(machine: &Machine, disk: &Disk, facts: &DiskFacts) -> bool {
     matches!(machine.boot, Boot::Rootfs(_))
         && machine.pmem == PmemKind::VirtioPmem
         && machine.kind.has_pci()
@@ -388,9 +405,11 @@ impl Args {
         if let Boot::Rootfs(rootfs) = &machine.boot {
             self.pmem("root", rootfs, wiring.rootfs_bytes, machine.pmem);
         }
-        for (index, (disk, facts)) in machine.disks.iter().zip(&wiring.disks).enumerate() {
+        let mapped = mapped(machine, wiring);
+        let disks = machine.disks.iter().zip(&wiring.disks).zip(mapped);
+        for (index, ((disk, facts), mapped)) in disks.enumerate() {
             let id = format!("disk{index}");
-            if is_pmem(machine, disk, facts) {
+            if mapped {
                 self.pmem(&id, &disk.path, facts.bytes, PmemKind::VirtioPmem);
             } else {
                 self.block(&id, disk, facts);
@@ -525,9 +544,8 @@ fn memory(machine: &Machine, wiring: &Wiring) -> String {
 /// QEMU as it sees fit: up to a GiB each.
 fn pmem_space_gib(machine: &Machine, wiring: &Wiring) -> Option<u64> {
     let Boot::Rootfs(_) = machine.boot else { return None };
-    let disks = machine.disks.iter().zip(&wiring.disks);
-    let mapped = disks.filter(|(disk, facts)| is_pmem(machine, disk, facts));
-    let sizes = mapped.map(|(_, facts)| facts.bytes).chain([wiring.rootfs_bytes]);
+    let mapped = wiring.disks.iter().zip(mapped(machine, wiring)).filter(|(_, mapped)| *mapped);
+    let sizes = mapped.map(|(facts, _)| facts.bytes).chain([wiring.rootfs_bytes]);
     Some(sizes.map(|bytes| bytes.div_ceil(GIB)).sum::<u64>() + 1)
 }
 

@@ -171,6 +171,19 @@ fn disks_beside_a_rootfs_are_mapped_where_they_can_be() {
     assert!(line.contains("virtio-pmem-pci,addr=0x6,id=disk3"), "{line}");
 }
 
+/// Disks are mapped in their order, as long as what the guest's kernel notes of their pages leaves it its memory.
+#[test]
+fn disks_too_large_for_the_guests_memory_are_blocks() {
+    let disks = vec![disk("/a", true), disk("/b", true), disk("/c", true)];
+    let machine = Machine { disks, memory_mib: 64, ..rootfs() };
+    let disks = vec![file(500 << 20), file(14 << 20), file(12 << 20)];
+    let wiring = Wiring { rootfs_bytes: 2 << 20, disks, ..wiring(serial()) };
+    let drivers: Vec<_> = disk_devices(&machine, &wiring).iter().map(|d| d.driver).collect();
+    assert_eq!(drivers, ["virtio-pmem", "blk", "virtio-pmem"]);
+    let line = line(&machine, &wiring);
+    assert!(line.contains("virtio-blk-pci,addr=0x4,id=disk1"), "{line}");
+}
+
 /// One NVDIMM is /dev/pmem0; of several nobody knows which is.
 #[test]
 fn beside_an_nvdimm_disks_are_blocks() {
