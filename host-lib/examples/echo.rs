@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let id = ContainerId::new("demo")?;
     let image = Storage::image("mmioblk", "/dev/vda", &ContainerId::new("busybox")?);
     let options = ContainerOptions {
-        storages: vec![image.clone(), Storage::overlay(&id, &image)],
+        storages: vec![image.clone(), Storage::overlay(&id, &[image])],
         ..Default::default()
     };
     let args = ["echo", "helloworld"].map(str::to_owned).into();

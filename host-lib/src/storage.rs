@@ -52,14 +52,17 @@ impl Storage {
         }
     }
 
-    /// The root of container `id`: `image`, with a writable layer in guest memory over it.
-    pub fn overlay(id: &ContainerId, image: &Storage) -> Self {
+    /// The root of container `id`: the layers of its image, from the lowest up, with a writable one in guest memory over
+    /// them.
+    pub fn overlay(id: &ContainerId, layers: &[Storage]) -> Self {
+        let from_the_top: Vec<&str> =
+            layers.iter().rev().map(|layer| layer.mount_point.as_str()).collect();
         Self {
             driver: "overlayfs".to_owned(),
             source: "overlay".to_owned(),
             fstype: "overlay".to_owned(),
             options: vec![
-                format!("lowerdir={}", image.mount_point),
+                format!("lowerdir={}", from_the_top.join(":")),
                 "io.katacontainers.fs-opt.overlay-rw".to_owned(),
             ],
             mount_point: rootfs_path(id),
@@ -112,4 +115,19 @@ impl From<Storage> for agent::Storage {
 /// All of them, in the wire's form.
 pub(crate) fn to_wire(storages: Vec<Storage>) -> Vec<agent::Storage> {
     storages.into_iter().map(Into::into).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_layer_is_named_first() {
+        let id = ContainerId::new("c").unwrap();
+        let layer = |name| Storage::image("blk", "02", &ContainerId::new(name).unwrap());
+        let root = Storage::overlay(&id, &[layer("low"), layer("mid"), layer("top")]);
+        let images = "/run/hyperstart/images";
+        let expected = format!("lowerdir={images}/top:{images}/mid:{images}/low");
+        assert_eq!(root.options.first(), Some(&expected));
+    }
 }

@@ -27,7 +27,7 @@ async fn web(sandbox: &Sandbox) -> Container {
     let image = Storage::image("virtio-pmem", "/dev/pmem1", &ContainerId::new("busybox").unwrap());
     let args = vec!["true".to_owned()];
     let process = spec::default_process(args, vec![], "/", spec::user(""), false);
-    let storages = vec![image.clone(), Storage::overlay(&id, &image)];
+    let storages = vec![image.clone(), Storage::overlay(&id, &[image])];
     let spec = spec::default_spec(&id, process);
     sandbox
         .create_container(&id, &spec, ContainerOptions { storages, ..Default::default() })

@@ -76,7 +76,7 @@ async fn say_hello(vm: &Vm) -> Result<()> {
     };
     let image = Storage::image(device.driver, &device.source, &ContainerId::new("busybox")?);
     let options = ContainerOptions {
-        storages: vec![image.clone(), Storage::overlay(&id, &image)],
+        storages: vec![image.clone(), Storage::overlay(&id, &[image])],
         ..Default::default()
     };
     let spec = Run::busybox(["echo", "hello"]).spec(&id);

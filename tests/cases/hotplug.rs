@@ -33,7 +33,7 @@ fn says_hello(vm: &Vm, disk: &Disk, name: &str) {
     assert!(full.to_string().contains("no free slot"), "{full}");
     let id = ContainerId::new(name).unwrap();
     let image = Storage::image(plugged.device().driver, &plugged.device().source, &id);
-    let storages = vec![image.clone(), Storage::overlay(&id, &image)];
+    let storages = vec![image.clone(), Storage::overlay(&id, &[image])];
     let run = Run::busybox(["true"]);
     let options = ContainerOptions { storages, ..ContainerOptions::default() };
     let spec = run.spec(&id);

@@ -35,6 +35,7 @@ mod hyperctl;
 mod hyperctl_flags;
 mod iptables;
 mod kill;
+mod layers;
 mod lifecycle;
 mod list;
 mod load;

@@ -181,7 +181,7 @@ impl Vm {
         };
         let device = self.machine().disk_device(disk).expect("both images are attached");
         let image = Storage::image(device.driver, &device.source, &ContainerId::new(image)?);
-        let mut overlay = Storage::overlay(&id, &image);
+        let mut overlay = Storage::overlay(&id, std::slice::from_ref(&image));
         if let Some(first) = run.ids {
             overlay = overlay.idmapped(first);
         }

@@ -23,6 +23,7 @@ pub mod disk;
 pub mod edit;
 pub mod facts;
 pub mod guest;
+pub mod image;
 pub mod inspect;
 pub mod mountinfo;
 pub mod namespaces;

@@ -134,14 +134,14 @@ impl From<io::Error> for Error {
     }
 }
 
-impl From<image_builder::Error> for Error {
-    fn from(err: image_builder::Error) -> Error {
+impl From<serde_json::Error> for Error {
+    fn from(err: serde_json::Error) -> Error {
         Error::new(err.to_string())
     }
 }
 
-impl From<serde_json::Error> for Error {
-    fn from(err: serde_json::Error) -> Error {
+impl From<image_builder::Error> for Error {
+    fn from(err: image_builder::Error) -> Error {
         Error::new(err.to_string())
     }
 }

@@ -111,6 +111,7 @@ impl MachineFlags {
             transport: None, // what it came to is known when the VM is launched
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
+            slots: machine.slots,
         }
     }
 

@@ -17,6 +17,8 @@ mod guest;
 mod happening;
 mod hooks;
 mod image;
+mod image_volumes;
+mod layers;
 mod lines;
 mod live;
 mod logging;

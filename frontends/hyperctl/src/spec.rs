@@ -20,6 +20,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
 use crate::hooks::Hooks;
 use crate::image::Image;
+use crate::image_volumes;
 use crate::pod::disks::Attached;
 
 /// Docker's, for images that set none.
@@ -52,17 +53,17 @@ fn variable(text: &str) -> std::result::Result<String, String> {
 /// Where a container's root filesystem comes from.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Root {
-    /// An image file, attached as a disk.
-    Image { path: PathBuf },
+    /// The layers of an image from the lowest up, each attached as a disk.
+    Image { layers: Vec<PathBuf> },
     /// A directory of the host, shared so that writes reach it.
     Directory { path: PathBuf },
 }
 
 impl Root {
-    pub fn image(&self) -> Option<&PathBuf> {
+    pub fn layers(&self) -> &[PathBuf] {
         match self {
-            Root::Image { path } => Some(path),
-            Root::Directory { .. } => None,
+            Root::Image { layers } => layers,
+            Root::Directory { .. } => &[],
         }
     }
 }
@@ -83,6 +84,8 @@ pub struct Container {
     bundle: Option<PathBuf>,
     /// By name or number; empty is SIGTERM.
     pub stop_signal: String,
+    /// Where its image wants volumes.
+    volumes: Vec<PathBuf>,
     /// What the user says about it, beyond its process.
     pub flags: ContainerFlags,
 }
@@ -102,9 +105,8 @@ impl Container {
         tty: bool,
     ) -> Result<Container> {
         let config = &image.description.config;
-        let args = config.command(words);
+        let (args, name) = (config.command(words), &image.description.name);
         if args.is_empty() {
-            let name = &image.description.name;
             return Err(Error::new(format!("run {name:?}: the image has no command of its own"))
                 .hint(format!("say what to run: hyperctl run {name} COMMAND")));
         }
@@ -112,13 +114,14 @@ impl Container {
         let cwd = working_directory(flags.workdir.as_deref(), Path::new(&config.working_dir))?;
         let user = flags.user.as_deref().unwrap_or(&config.user);
         Ok(Container {
-            label: image.description.name.clone(),
-            root: Root::Image { path: image.path.clone() },
+            label: name.clone(),
+            root: Root::Image { layers: image.layers.clone() },
             binds: Binds::default(),
             process: default_process(args, env, cwd, hyperstart::spec::user(user), tty),
             config: None,
             bundle: None,
             stop_signal: config.stop_signal.clone(),
+            volumes: image_volumes::of(config).context(|| format!("run {name:?}"))?,
             flags: ContainerFlags::default(),
         })
     }
@@ -148,6 +151,7 @@ impl Container {
             config: Some(config),
             bundle: Some(bundle.to_path_buf()),
             stop_signal: String::new(),
+            volumes: Vec::new(),
             flags: ContainerFlags::default(),
         })
     }
@@ -179,24 +183,29 @@ impl Container {
             share_pids(&mut spec);
         }
         self.flags.edit_spec(&mut spec);
+        image_volumes::add(&self.volumes, &mut spec);
         spec
     }
 
-    /// What the guest mounts for container `id`; the last mount point is its root. `disk` is where the image is.
-    pub fn storages(&self, id: &ContainerId, disk: Option<&Attached>) -> Result<Vec<Storage>> {
-        match (&self.root, disk) {
-            (Root::Image { .. }, Some(Attached { driver, source, name })) => {
-                let name = ContainerId::new(name).map_err(|err| Error::new(err.to_string()))?;
-                let image = Storage::image(driver, source, &name);
-                let overlay = self.flags.user_namespace.root(Storage::overlay(id, &image));
-                Ok(vec![image, overlay])
+    /// What the guest mounts for container `id`; the last mount point is its root. `attached` is where its layers are,
+    /// in their order.
+    pub fn storages(&self, id: &ContainerId, attached: &[Attached]) -> Result<Vec<Storage>> {
+        match &self.root {
+            Root::Image { .. } => {
+                let mut storages: Vec<Storage> =
+                    attached.iter().map(layer).collect::<Result<_>>()?;
+                let overlay = Storage::overlay(id, &storages);
+                storages.push(self.flags.user_namespace.root(overlay));
+                Ok(storages)
             }
-            (Root::Image { path }, None) => {
-                Err(Error::new(format!("attach image {path:?}: the VM has no disk for it")))
-            }
-            (Root::Directory { .. }, _) => Ok(vec![Storage::shared_rootfs(id, ROOTFS_TAG)]),
+            Root::Directory { .. } => Ok(vec![Storage::shared_rootfs(id, ROOTFS_TAG)]),
         }
     }
+}
+
+fn layer(Attached { driver, source, name }: &Attached) -> Result<Storage> {
+    let name = ContainerId::new(name).map_err(|err| Error::new(err.to_string()))?;
+    Ok(Storage::image(driver, source, &name))
 }
 
 /// A container that lists no pid namespace is in the sandbox's.

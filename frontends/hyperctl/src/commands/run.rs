@@ -10,7 +10,8 @@ use crate::detach_keys::Keys;
 use crate::error::{Context as _, Error, Result};
 use crate::flags::ContainerFlags;
 use crate::guest::GuestDir;
-use crate::image;
+use crate::image::{self, Image};
+use crate::layers;
 use crate::machine::MachineFlags;
 use crate::output;
 use crate::pod::front::Front;
@@ -26,7 +27,9 @@ use crate::terminal::{self, Size};
 const FRONT: &str = "front";
 
 const NOTES: &str = "\
-IMAGE is a name of `hyperctl images`, or the path of an image file; COMMAND replaces the image's own.
+IMAGE is a name or digest in the store, a name among the guest's files, or the path of an image file; COMMAND
+replaces the image's own. Each layer of an image in the store is a disk of the VM; where there is no room for all,
+they are made one, once. The image's volumes are memory that starts with what it has there.
 
 An exited pod stays listed by `ps -a`, with its output (`logs`), console and boot receipt, until `rm`.
 With --rm nothing stays. Every pod is hosted by a hyperctl of its own; a hyperctl that is killed, that one
@@ -102,7 +105,7 @@ pub async fn run(args: Args) -> Result<u8> {
             let request = detach::Request { args, reader, size };
             detach::spawn(&request, &store, &mut signals).await?
         }
-        Work::Further(order) => further::ask(*order, &store, &mut signals).await?,
+        Work::Further(order, image) => further::ask(*order, *image, &store, &mut signals).await?,
     };
     if detached {
         return output::print(format!("{}\n", pod.state.id)).map(|()| 0);
@@ -128,14 +131,14 @@ fn in_front(detached: bool) -> (Option<String>, Option<Size>) {
 /// What `run`'s words ask for.
 pub enum Work {
     Pod(Box<host::Order>),
-    Further(Box<further::Order>),
+    Further(Box<further::Order>, Box<Image>),
 }
 
 impl Work {
     fn container(&self) -> &Container {
         match self {
             Work::Pod(order) => &order.container,
-            Work::Further(order) => &order.container,
+            Work::Further(order, _) => &order.container,
         }
     }
 }
@@ -150,37 +153,45 @@ impl Args {
         }
         match &self.pod {
             None => Ok(Work::Pod(Box::new(self.order(None, None)?))),
-            Some(pod) => Ok(Work::Further(Box::new(self.further(pod)?))),
+            Some(pod) => self.further(pod),
         }
     }
 
-    fn further(&self, pod: &str) -> Result<further::Order> {
+    fn further(&self, pod: &str) -> Result<Work> {
         if self.bundle.is_some() {
             return Err(Error::new(
                 "--bundle: its directory cannot be shared with a pod that runs",
             )
             .hint("make an image of it: `image-builder container`"));
         }
-        Ok(further::Order {
+        let name = self.image_and_command.first().map_or("", String::as_str);
+        let image = image::find(GuestDir::locate, name)?;
+        let order = further::Order {
             pod: pod.to_string(),
             name: self.name.clone(),
-            container: self.described_container()?.with(&self.container),
+            container: self.described_container(Some(&image))?.with(&self.container),
+            images: image.digest().into_iter().collect(),
             interactive: self.interactive,
             reader: in_front(self.detach).0,
             size: in_front(self.detach).1,
             remove: self.rm,
-        })
+        };
+        Ok(Work::Further(Box::new(order), Box::new(image)))
     }
 
     /// The pod, for its host.
     pub fn order(&self, reader: Option<String>, size: Option<Size>) -> Result<host::Order> {
         let machine = self.machine.machine(&self.container.limits.resources)?;
+        let mut images = self.images()?;
+        layers::fit(&mut images, |_| false, machine.room())?;
+        let attached = images.iter().skip(usize::from(self.bundle.is_none()));
         Ok(host::Order {
             name: self.name.clone(),
             vm: self.machine.describe(&machine),
             machine,
-            container: self.described_container()?.with(&self.container),
-            images: self.images()?,
+            container: self.described_container(images.first())?.with(&self.container),
+            layers: layers::each_once(attached.flat_map(|image| &image.layers)),
+            images: images.iter().filter_map(Image::digest).collect(),
             share_pid: self.share_pid,
             interactive: self.interactive,
             reader,
@@ -190,12 +201,15 @@ impl Args {
         })
     }
 
-    fn images(&self) -> Result<Vec<PathBuf>> {
-        let find = |name: &String| image::find(GuestDir::locate, name).map(|image| image.path);
-        self.attach_image.iter().map(find).collect()
+    /// The container's own, unless it is a bundle, and those to attach besides.
+    fn images(&self) -> Result<Vec<Image>> {
+        let own = self.image_and_command.first().filter(|_| self.bundle.is_none());
+        let names = own.into_iter().chain(&self.attach_image);
+        names.map(|name| image::find(GuestDir::locate, name)).collect()
     }
 
-    fn described_container(&self) -> Result<Container> {
+    /// `image` is its own, of a container that has one.
+    fn described_container(&self, image: Option<&Image>) -> Result<Container> {
         if let Some(bundle) = &self.bundle {
             let bundle = fs::canonicalize(bundle).context(|| format!("find bundle {bundle:?}"))?;
             return Container::from_bundle(
@@ -205,9 +219,8 @@ impl Args {
                 self.tty,
             );
         }
-        let (image, words) =
-            self.image_and_command.split_first().map_or(("", &[][..]), |(i, w)| (i, w));
-        let image = image::find(GuestDir::locate, image)?;
-        Container::from_image(&image, words, &self.process, self.tty)
+        let words = self.image_and_command.get(1..).unwrap_or_default();
+        let image = image.ok_or_else(|| Error::new("run: no image is named"))?;
+        Container::from_image(image, words, &self.process, self.tty)
     }
 }

@@ -78,7 +78,7 @@ mod tests {
     fn the_container_and_its_root_say_the_same_of_ids() {
         let id = hyperstart::ContainerId::new("c").unwrap();
         let plain = hyperstart::spec::default_spec(&id, oci_spec::runtime::Process::default());
-        let overlay = Storage::overlay(&id, &Storage::default());
+        let overlay = Storage::overlay(&id, &[]);
         let mut spec = plain.clone();
         flags(Mode::Private).edit_spec(&mut spec);
         let linux = spec.linux().as_ref().unwrap();

@@ -1,8 +1,8 @@
-//! The images on a running pod's disks: which file is where in the guest, and how many containers use it.
+//! The layers of images on a running pod's disks: which file is where in the guest, and how many containers use it.
 //!
-//! Images that were attached when the VM started stay. Another is plugged in for its first container and let go after
-//! its last; two containers of one image share the disk, and the guest's mount of it. An heir finds all of it in
-//! `disks.json`, and lets go what is plugged in and used by none.
+//! Those that were attached when the VM started stay. Another is plugged in for its first container and let go after
+//! its last; two containers whose images have a layer in common share the disk, and the guest's mount of it. An heir
+//! finds all of it in `disks.json`, and lets go what is plugged in and used by none.
 
 use std::cell::RefCell;
 use std::fs;
@@ -22,7 +22,7 @@ const FILE: &str = "disks.json";
 /// For the guest to let a disk go.
 const LET_GO: Duration = Duration::from_secs(10);
 
-/// Where the guest finds an image, and the name by which it is mounted there.
+/// Where the guest finds a layer, and the name by which it is mounted there.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Attached {
     pub driver: String,
@@ -55,19 +55,12 @@ struct Entry {
 type FileId = (u64, u64);
 
 impl Disks {
-    /// `fixed`: the images that the VM was started with, in the order of its disks.
-    pub fn of<'a>(
-        vm: &Vm,
-        dir: &Path,
-        pod: &str,
-        fixed: impl Iterator<Item = &'a PathBuf>,
-    ) -> Result<Disks> {
+    /// `fixed`: the layers that the VM was started with, in the order of its disks.
+    pub fn of(vm: &Vm, dir: &Path, pod: &str, fixed: &[PathBuf]) -> Result<Disks> {
         let mut entries = Vec::new();
-        for (index, path) in fixed.enumerate() {
+        for (index, path) in fixed.iter().enumerate() {
             let Some(device) = vm.disk_device(index) else {
-                return Err(Error::new(format!(
-                    "attach image {path:?}: the VM has no disk for it"
-                )));
+                return Err(Error::new(format!("attach {path:?}: the VM has no disk for it")));
             };
             let attached = Attached {
                 driver: device.driver.into(),
@@ -91,11 +84,7 @@ impl Disks {
         plugged: Vec<Plugged>,
         used: &[Attached],
     ) -> Result<Disks> {
-        let path = dir.join(FILE);
-        let operation = || format!("read {path:?}");
-        let mut entries: Vec<Entry> = serde_json::from_slice(&fs::read(&path).context(operation)?)
-            .map_err(Error::from)
-            .context(operation)?;
+        let mut entries = load(dir)?;
         for entry in &mut entries {
             entry.users = used.iter().filter(|attached| **attached == entry.attached).count();
         }
@@ -120,7 +109,7 @@ impl Disks {
         write_whole(&path, &text).context(|| format!("write {path:?}"))
     }
 
-    /// The image's place for one more container; it is plugged in if it is not there. Given back by [`Disks::release`].
+    /// A layer's place for one more container; it is plugged in if it is not there. Given back by [`Disks::release`].
     pub async fn acquire(&self, vm: &Vm, path: &Path) -> Result<Attached> {
         let file = file_id(path)?;
         let _plugging = self.plugging.lock().await;
@@ -148,14 +137,15 @@ impl Disks {
         Ok(attached)
     }
 
-    /// One container less uses it. The last one's is let go, which is over when the guest has done so.
-    pub async fn release(&self, vm: &Vm, attached: &Attached) {
+    /// One container less uses them. The last one's are let go, which is over when the guest has done so.
+    pub async fn release(&self, vm: &Vm, attached: &[Attached]) {
         let _plugging = self.plugging.lock().await;
-        let Some(plugged) = self.give_back(attached) else { return };
-        if let Err(err) = self.save() {
-            log::warn!("{}", err.message()); // an heir finds nothing in the slot, and nobody who uses it
+        for plugged in attached.iter().filter_map(|attached| self.give_back(attached)) {
+            if let Err(err) = self.save() {
+                log::warn!("{}", err.message()); // an heir finds nothing in the slot, and nobody who uses it
+            }
+            let_go(vm, plugged).await;
         }
-        let_go(vm, plugged).await;
     }
 
     fn give_back(&self, attached: &Attached) -> Option<Plugged> {
@@ -168,6 +158,32 @@ impl Disks {
         }
         entries.remove(index).plugged
     }
+}
+
+/// What another process sees of them.
+pub struct Look {
+    files: Vec<FileId>,
+    /// How many came after the VM had started.
+    pub plugged: usize,
+}
+
+impl Look {
+    pub fn at(dir: &Path) -> Result<Look> {
+        let entries = load(dir)?;
+        let plugged = entries.iter().filter(|entry| !entry.fixed).count();
+        Ok(Look { files: entries.into_iter().map(|entry| entry.file).collect(), plugged })
+    }
+
+    pub fn has(&self, layer: &Path) -> bool {
+        file_id(layer).is_ok_and(|file| self.files.contains(&file))
+    }
+}
+
+fn load(dir: &Path) -> Result<Vec<Entry>> {
+    let path = dir.join(FILE);
+    let operation = || format!("read {path:?}");
+    let text = fs::read(&path).context(operation)?;
+    serde_json::from_slice(&text).map_err(Error::from).context(operation)
 }
 
 async fn let_go(vm: &Vm, plugged: Plugged) {

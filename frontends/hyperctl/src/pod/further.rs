@@ -8,8 +8,9 @@
 //! ```
 //! The pod ends with its first container, and this one is stopped then.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::slice;
 use std::time::Duration;
 
 use hyperstart::Code;
@@ -17,11 +18,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use crate::error::{Context as _, Error, Result};
+use crate::image::Image;
+use crate::layers;
 use crate::output;
 use crate::pod::client;
 use crate::pod::contained::{Contained, Log};
 use crate::pod::control::{Answer, Ended, Line, Request};
-use crate::pod::disks::Attached;
+use crate::pod::disks::{self, Attached};
 use crate::pod::failure::{AFTERMATH, give_way};
 use crate::pod::hosting::{Hosting, container_id};
 use crate::pod::name;
@@ -44,6 +47,8 @@ pub struct Order {
     pub pod: String,
     pub name: Option<String>,
     pub container: Container,
+    /// Digest of its image, if that is in the store.
+    pub images: Vec<String>,
     pub interactive: bool,
     /// Who will be in front: the name of a reader.
     pub reader: Option<String>,
@@ -53,15 +58,17 @@ pub struct Order {
     pub remove: bool,
 }
 
-/// Has the pod's host run it; gives its record once it runs.
-pub async fn ask(order: Order, store: &Store, signals: &mut Signals) -> Result<Pod> {
+/// Has the pod's host run it, from as many of its image's layers as the pod has room for; gives its record once it runs.
+pub async fn ask(
+    mut order: Order,
+    image: Image,
+    store: &Store,
+    signals: &mut Signals,
+) -> Result<Pod> {
     let operation = format!("run {:?} in pod {:?}", order.container.label, order.pod);
     let made = async {
-        if let Root::Directory { .. } = order.container.root {
-            return Err(Error::new("a bundle's directory cannot be shared with a VM that runs")
-                .hint("make an image of it: `image-builder container`"));
-        }
         let pod = store.find_running(&order.pod)?;
+        order.container.root = Root::Image { layers: fitting(image, &pod)? };
         let mut line = Line::connect(&pod.dir).await?;
         line.say(&Request::Run(Box::new(order))).await?;
         match line.hear().await? {
@@ -75,6 +82,15 @@ pub async fn ask(order: Order, store: &Store, signals: &mut Signals) -> Result<P
         signal = signals.next_ending() => Err(Error::interrupted(signal)),
     };
     made.context(|| operation)
+}
+
+/// The image's layers as they are, if the pod has them or places for them.
+fn fitting(mut image: Image, pod: &Pod) -> Result<Vec<PathBuf>> {
+    let there = disks::Look::at(&pod.dir)?;
+    let slots = usize::try_from(pod.state.vm.slots).unwrap_or(usize::MAX);
+    let room = slots.saturating_sub(there.plugged);
+    layers::fit(slice::from_mut(&mut image), |layer| there.has(layer), room)?;
+    Ok(image.layers)
 }
 
 /// Makes and runs one, as its pod's host.
@@ -111,7 +127,7 @@ pub async fn serve(hosting: Rc<Hosting>, order: Order, mut line: Line) {
 #[derive(Default)]
 struct Made {
     claim: Option<Claim>,
-    attached: Option<Attached>,
+    attached: Vec<Attached>,
     container: Option<hyperstart::Container>,
     contained: Option<Rc<Contained>>,
 }
@@ -126,9 +142,7 @@ impl Made {
             remove(container).await;
         }
         drop(self.claim);
-        if let Some(attached) = &self.attached {
-            hosting.disks.release(&hosting.vm, attached).await;
-        }
+        hosting.disks.release(&hosting.vm, &self.attached).await;
     }
 }
 
@@ -136,7 +150,7 @@ async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<
     if hosting.ending.get() {
         return Err(Error::new("the pod is ending"));
     }
-    let Root::Image { path } = &order.container.root else {
+    let Root::Image { layers } = &order.container.root else {
         return Err(Error::new("its root is no image"));
     };
     let store = Store::open()?;
@@ -144,13 +158,14 @@ async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<
     let (_, claim) = store.claim_further(&pod, |pod, id| describe(order, pod, id))?;
     let id = container_id(&claim.state.id)?;
     made.claim = Some(claim);
-    let attached = hosting.disks.acquire(&hosting.vm, path).await?;
-    made.attached = Some(attached.clone());
+    for layer in layers {
+        made.attached.push(hosting.disks.acquire(&hosting.vm, layer).await?);
+    }
     if let Some(claim) = &mut made.claim {
-        claim.state.attached = Some(attached.clone());
+        claim.state.attached.clone_from(&made.attached);
         claim.save()?;
     }
-    let storages = order.container.storages(&id, Some(&attached))?;
+    let storages = order.container.storages(&id, &made.attached)?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     let shares_pids = hosting.first.state()?.share_pid;
     let spec = order.container.spec_for(&id, &root, shares_pids);
@@ -183,6 +198,7 @@ fn describe(order: &Order, pod: &State, id: String) -> State {
         steps: pod.steps.clone(),
         remove: order.remove,
         readers: order.reader.iter().cloned().collect(),
+        images: order.images.clone(),
         ..State::new(id, name, order.container.label.clone(), pod.vm.clone())
     }
 }
@@ -198,10 +214,8 @@ async fn follow(hosting: Rc<Hosting>, contained: Rc<Contained>, log: Log, ends: 
         contained.delivered().await;
     }
     remove(&contained.container).await;
-    let attached = contained.state().ok().and_then(|state| state.attached.clone());
-    if let Some(attached) = &attached {
-        hosting.disks.release(&hosting.vm, attached).await;
-    }
+    let attached = contained.state().map(|state| state.attached.clone()).unwrap_or_default();
+    hosting.disks.release(&hosting.vm, &attached).await;
     contained.fronts.tell(Ended::of(&outcome, String::new())).await;
     if let Some(mut claim) = contained.take() {
         let outcome = match outcome {
@@ -252,9 +266,7 @@ pub async fn go_on(hosting: Rc<Hosting>, mut claim: Claim) {
         remove(&container).await;
         let attached = claim.state.attached.clone();
         drop(claim);
-        if let Some(attached) = &attached {
-            hosting.disks.release(&hosting.vm, attached).await;
-        }
+        hosting.disks.release(&hosting.vm, &attached).await;
         return;
     }
     claim.state.host_pid = rustix::process::getpid().as_raw_nonzero().get();

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::error::{Context as _, Error, Result};
 use crate::escalation::{Escalation, Step};
 use crate::hooks::Hooks;
+use crate::layers;
 use crate::output;
 use crate::pod::client;
 use crate::pod::contained::Log;
@@ -53,8 +54,10 @@ pub struct Order {
     pub machine: Machine,
     pub vm: VmDescription,
     pub container: Container,
-    /// Images for further containers, attached from the start.
-    pub images: Vec<PathBuf>,
+    /// Layers of images for further containers, attached from the start.
+    pub layers: Vec<PathBuf>,
+    /// Digests of the images in the store that all these are of.
+    pub images: Vec<String>,
     /// The pod's containers see each other's processes.
     pub share_pid: bool,
     pub interactive: bool,
@@ -66,6 +69,13 @@ pub struct Order {
     pub remove: bool,
     /// For the guest to get ready.
     pub deadline: Duration,
+}
+
+impl Order {
+    /// What the VM is started with, each once.
+    fn attached_layers(&self) -> Vec<PathBuf> {
+        layers::each_once(self.container.root.layers().iter().chain(&self.layers))
+    }
 }
 
 /// Runs the pod to its end; the value is the container's exit code. `started` hears when the container runs.
@@ -114,6 +124,7 @@ fn describe(order: &Order, id: String) -> State {
         share_pid: order.share_pid,
         remove: order.remove,
         readers: order.reader.iter().cloned().collect(),
+        images: order.images.clone(),
         ..State::new(id, name, order.container.label.clone(), order.vm.clone())
     }
 }
@@ -144,10 +155,8 @@ async fn boot(
     let dir = claim.borrow().dir.clone();
     let mut machine = order.machine.clone();
     machine.outlives_owner = true;
-    attach(&mut machine, &order.container.root);
+    attach(&mut machine, order);
     machine.shares.extend(order.container.binds.shares(&dir)?);
-    let image = |path: &PathBuf| Disk { path: path.clone(), read_only: true };
-    machine.disks.extend(order.images.iter().map(image));
     let vm = Vm::launch(&machine, &dir).await?;
     edit(claim, |state| {
         state.console = Some(vm.console_log().to_path_buf());
@@ -188,13 +197,12 @@ async fn create(
     sandbox.create(&config).await.map_err(|err| client::guest_error(&err))?;
     step("sandbox");
     let id = container_id(&id)?;
-    let own = order.container.root.image();
-    let disks = Disks::of(vm, &dir, id.as_str(), own.into_iter().chain(&order.images))?;
-    let attached = match own {
-        Some(path) => Some(disks.acquire(vm, path).await?),
-        None => None,
-    };
-    let mut storages = order.container.storages(&id, attached.as_ref())?;
+    let disks = Disks::of(vm, &dir, id.as_str(), &order.attached_layers())?;
+    let mut attached = Vec::new();
+    for layer in order.container.root.layers() {
+        attached.push(disks.acquire(vm, layer).await?);
+    }
+    let mut storages = order.container.storages(&id, &attached)?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     storages.extend(order.container.binds.storages());
     let mut spec = order.container.spec_for(&id, &root, order.share_pid);
@@ -345,16 +353,11 @@ async fn power_off(hosting: &Hosting) {
     log::debug!("vm: qemu {}", hosting.vm.shutdown(POWER_OFF).await);
 }
 
-/// What the container's root needs from the VM.
-fn attach(machine: &mut Machine, root: &Root) {
-    match root {
-        Root::Image { path } => {
-            machine.disks.push(Disk { path: path.clone(), read_only: true });
-        }
-        Root::Directory { path } => machine.shares.push(Share {
-            path: path.clone(),
-            tag: ROOTFS_TAG.into(),
-            read_only: false,
-        }),
+/// What the roots of containers need from the VM.
+fn attach(machine: &mut Machine, order: &Order) {
+    let layer = |path| Disk { path, read_only: true };
+    machine.disks.extend(order.attached_layers().into_iter().map(layer));
+    if let Root::Directory { path } = &order.container.root {
+        machine.shares.push(Share { path: path.clone(), tag: ROOTFS_TAG.into(), read_only: false });
     }
 }

@@ -22,7 +22,7 @@ use crate::pod::disks::Attached;
 use crate::receipt::{GuestReceipt, HostStep};
 
 /// Counted up when an older hyperctl could no longer read the file rightly.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FILE: &str = "state.json";
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -72,9 +72,12 @@ pub struct State {
     /// The host's hooks that are still to be run.
     #[serde(default)]
     pub hooks: Option<Due>,
-    /// Of a further container: where its image is.
+    /// Digests of the images in the store that it is made of: they stay for as long as it runs.
     #[serde(default)]
-    pub attached: Option<Attached>,
+    pub images: Vec<String>,
+    /// Where the layers of its image are, from the lowest up.
+    #[serde(default)]
+    pub attached: Vec<Attached>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -100,6 +103,9 @@ pub struct Vm {
     pub transport: Option<String>,
     pub cpus: u32,
     pub memory_mib: u32,
+    /// Places for layers that come later.
+    #[serde(default)]
+    pub slots: u32,
 }
 
 /// How another process reaches the guest.
@@ -134,7 +140,8 @@ impl State {
             exit: None,
             readers: BTreeSet::new(),
             hooks: None,
-            attached: None,
+            images: Vec::new(),
+            attached: Vec::new(),
         }
     }
 
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_truncated_state_is_an_error() {
-        assert!(parse(br#"{"format": 2, "id": "01"#).is_err());
+        assert!(parse(br#"{"format": 3, "id": "01"#).is_err());
         assert!(parse(b"").is_err());
     }
 }

@@ -54,7 +54,7 @@ fn describe_guests(wanted: &str) -> Result<Value> {
         "digest": description.source,
         "architecture": description.architecture,
         "size": description.size,
-        "layers": [{ "path": image.path, "size": description.size, "sha256": description.sha256 }],
+        "layers": [{ "path": image.layers.first(), "size": description.size, "sha256": description.sha256 }],
         "config": description.config,
     }))
 }

@@ -8,7 +8,7 @@ pub mod pull;
 mod rm;
 
 use clap::Subcommand;
-use image_builder::store::{Store, Stored, name};
+use image_builder::store::{Store, Stored};
 
 use crate::error::Result;
 use crate::pod::state::Status;
@@ -46,7 +46,7 @@ fn open() -> Result<Store> {
     Ok(Store::open(&Store::default_directory()?)?)
 }
 
-/// Who uses images: pods that have not exited.
+/// Who uses images: pods that have not exited, and further containers of theirs.
 struct Users(Vec<Pod>);
 
 impl Users {
@@ -58,19 +58,10 @@ impl Users {
 
     /// The first that uses this one, in the words of a message.
     fn of(&self, image: &Stored) -> Option<String> {
-        let user = self.0.iter().find(|pod| is_meant(&pod.state.image, image))?;
+        let digest = image.digest.to_string();
+        let user = self.0.iter().find(|pod| pod.state.images.contains(&digest))?;
         Some(format!("pod {:?}", user.state.name))
     }
-}
-
-/// Whether these words of a command line mean this image.
-fn is_meant(words: &str, image: &Stored) -> bool {
-    let whole = name::whole(words).ok();
-    let is_named = whole.is_some_and(|whole| {
-        image.names.iter().any(|own| name::whole(own).is_ok_and(|own| own == whole))
-    });
-    let digits = words.rsplit_once("sha256:").map_or(words, |(_, digits)| digits);
-    is_named || (digits.len() >= 6 && image.digest.as_hex().starts_with(digits))
 }
 
 /// Bytes as a list shows them.
