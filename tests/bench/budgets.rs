@@ -86,6 +86,9 @@ pub const ROWS: &[Spec] = &[
     watched("container.sandbox", "  CreateSandbox", Unit::Minstr),
     watched("container.create", "  CreateContainer", Unit::Minstr),
     watched("container.start", "  StartContainer and its run", Unit::Minstr),
+    watched("layers.three", "the same of an image of 3 layers", Unit::Minstr),
+    watched("layers.flat", "  of the same image, flattened", Unit::Minstr),
+    watched("layers.ratio", "  of 3 layers, times flattened", Unit::Times).at_most(1.5),
     watched("exec.exit", "exec `uname -r`, to its exit", Unit::Minstr).at_most(3.0).goal(1.4),
     watched("ping.instructions", "ping (Health.Check)", Unit::Minstr),
     watched("import.ratio", "import of 200 MB in 5 layers, against `tar x`", Unit::Times)

@@ -17,6 +17,7 @@ mod limit;
 mod measure_boot;
 mod measure_container;
 mod measure_import;
+mod measure_layers;
 mod measure_load;
 mod measure_memory;
 mod measure_size;
@@ -36,10 +37,11 @@ use figures::Figures;
 type Measure = fn(&mut Figures) -> Result<()>;
 
 /// What is measured, in order: what needs the most quiet first.
-const MEASURES: [(&str, Measure); 9] = [
+const MEASURES: [(&str, Measure); 10] = [
     ("sizes", measure_size::measure),
     ("boot", measure_boot::measure),
     ("container and exec", measure_container::measure),
+    ("layers of an image", measure_layers::measure),
     ("wall times", measure_wall::measure),
     ("stdout throughput", measure_throughput::measure),
     ("memory", measure_memory::measure),
