@@ -71,5 +71,5 @@ pub use sandbox::{
 };
 pub use stats::{ContainerStats, CpuStats, IoStats, MemoryStats, NetworkStats, PidsStats, Traffic};
 pub use stdio::{Output, Stdin, Stream};
-pub use storage::{ID_RANGE, Storage};
+pub use storage::{FsGroup, ID_RANGE, Storage};
 pub use transport::Transport;

@@ -4,6 +4,7 @@
 //! is usually made of; any other is built by its fields.
 
 use hyperstart_protocol::agent;
+use hyperstart_protocol::types::FSGroupChangePolicy;
 
 use crate::id::ContainerId;
 
@@ -18,12 +19,12 @@ pub const ID_RANGE: u32 = 1 << 16;
 /// The same mount point named twice is one mount that is counted; it goes with its last user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// How the guest finds the source: `mmioblk`, `blk`, `nvdimm`, `virtio-pmem`, `virtio-fs`, `9p`, `overlayfs`,
+    /// How the guest finds the source: `mmioblk`, `blk`, `scsi`, `nvdimm`, `virtio-pmem`, `virtio-fs`, `9p`, `overlayfs`,
     /// `ephemeral`, `local` or `bind`.
     pub driver: String,
     /// Options of the driver itself, not of the mount.
     pub driver_options: Vec<String>,
-    /// The device (`/dev/vda`), PCI path (`02/03`), share tag, or what else the driver takes.
+    /// The device (`/dev/vda`), PCI path (`02/03`), SCSI address (`0:1`), share tag, or what else the driver takes.
     pub source: String,
     /// The file system type, as in mount(2).
     pub fstype: String,
@@ -31,6 +32,19 @@ pub struct Storage {
     pub options: Vec<String>,
     /// Where it is mounted: an absolute path in the guest.
     pub mount_point: String,
+    /// The group that its files become.
+    pub fs_group: Option<FsGroup>,
+    /// It stays until the sandbox ends, whoever uses it.
+    pub shared: bool,
+}
+
+/// A group for the files of a volume, who may then read and write them all (Kubernetes: fsGroup).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsGroup {
+    /// Its number, as containers see it.
+    pub gid: u32,
+    /// Whether a volume whose root is so already is left as it is; else each file is looked at.
+    pub only_if_root_differs: bool,
 }
 
 impl Storage {
@@ -100,6 +114,31 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Any directory of the host that a daemon shares by virtio-fs under `tag`, for mounts of containers to bind.
+    pub fn virtio_fs(tag: &str, read_only: bool) -> Self {
+        let options = read_only.then(|| "ro".to_owned()).into_iter().collect();
+        Self {
+            driver: "virtio-fs".to_owned(),
+            fstype: "virtiofs".to_owned(),
+            options,
+            ..Self::share(tag, read_only)
+        }
+    }
+
+    /// A file system on a disk that the VMM attached, for mounts of containers to bind. `name` names it in the guest.
+    pub fn disk(driver: &str, source: &str, fstype: &str, name: &str, read_only: bool) -> Self {
+        Self {
+            driver: driver.to_owned(),
+            source: source.to_owned(),
+            fstype: fstype.to_owned(),
+            options: read_only.then(|| "ro".to_owned()).into_iter().collect(),
+            mount_point: format!("/run/hyperstart/disks/{name}"),
+            ..Self::default()
+        }
+    }
+}
+
 /// Where a container's root is in the guest, as Kata's runtimes have it.
 pub(crate) fn rootfs_path(id: &ContainerId) -> String {
     format!("/run/kata-containers/{}/rootfs", id.as_str())
@@ -107,9 +146,28 @@ pub(crate) fn rootfs_path(id: &ContainerId) -> String {
 
 impl From<Storage> for agent::Storage {
     fn from(storage: Storage) -> Self {
-        let Storage { driver, driver_options, source, fstype, options, mount_point } = storage;
-        Self { driver, driver_options, source, fstype, options, mount_point, ..Self::default() }
+        let Storage {
+            driver,
+            driver_options,
+            source,
+            fstype,
+            options,
+            mount_point,
+            fs_group,
+            shared,
+        } = storage;
+        let fs_group = fs_group.map(wire_group).into();
+        let known = Self { driver, driver_options, source, fstype, options, ..Self::default() };
+        Self { mount_point, fs_group, shared, ..known }
     }
+}
+
+fn wire_group(FsGroup { gid, only_if_root_differs }: FsGroup) -> agent::FSGroup {
+    let policy = match only_if_root_differs {
+        true => FSGroupChangePolicy::OnRootMismatch,
+        false => FSGroupChangePolicy::Always,
+    };
+    agent::FSGroup { group_id: gid, group_change_policy: policy.into(), ..Default::default() }
 }
 
 /// All of them, in the wire's form.

@@ -92,6 +92,15 @@ impl Uevents {
         deadline: Duration,
         find: impl Fn() -> Option<T>,
     ) -> Result<T> {
+        self.find_within(deadline, find).await.ok_or_else(|| not_there(object, deadline))
+    }
+
+    /// The same for who goes on without it.
+    pub async fn find_within<T>(
+        &self,
+        deadline: Duration,
+        find: impl Fn() -> Option<T>,
+    ) -> Option<T> {
         let found = async {
             loop {
                 let event = self.happened.notified();
@@ -101,16 +110,18 @@ impl Uevents {
                 event.await;
             }
         };
-        timeout(deadline, found).await.map_err(|_elapsed| {
-            let message = format!("wait for {object}: not there after {} s", deadline.as_secs());
-            Error::new(Code::DeadlineExceeded, message)
-        })
+        timeout(deadline, found).await.ok()
     }
 
     /// Waits for a device node such as `/dev/vda`.
     pub async fn wait_for_path(&self, path: &Path, deadline: Duration) -> Result<()> {
         self.wait_for(&format!("{path:?}"), deadline, || path.exists().then_some(())).await
     }
+}
+
+pub fn not_there(object: &str, deadline: Duration) -> Error {
+    let message = format!("wait for {object}: not there after {} s", deadline.as_secs());
+    Error::new(Code::DeadlineExceeded, message)
 }
 
 /// `ACTION@DEVPATH`, then variables, each with a zero byte at its end. None: not one of those that are told.

@@ -151,6 +151,9 @@ fn guest_says_who_it_is() {
         "ephemeral",
         "local",
         "bind",
+        "scsi",
+        "watchable-bind",
+        "erofs.multi-layer",
     ] {
         assert!(
             details.storage_handlers.iter().any(|have| have == driver),

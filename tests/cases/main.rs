@@ -60,6 +60,8 @@ mod start_pod;
 mod stats;
 mod stdio;
 mod storage;
+mod storage_disks;
+mod storage_groups;
 mod swap;
 mod undo;
 mod update;

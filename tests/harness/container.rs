@@ -259,7 +259,8 @@ pub struct Running<'vm> {
 }
 
 impl<'vm> Running<'vm> {
-    fn new(vm: &'vm Vm, container: Container, process: Process, run: &Run) -> Self {
+    /// Of a container that a test has made by itself.
+    pub fn new(vm: &'vm Vm, container: Container, process: Process, run: &Run) -> Self {
         let stdout = Mutex::new(process.stdout());
         Self { vm, container, process, stdin: run.stdin.clone(), stdout }
     }

@@ -73,7 +73,7 @@ impl Sandbox {
     /// Swaps on the disk at a PCI path.
     pub async fn add_swap(&self, pci_path: &str) -> Result<()> {
         let timeout = self.config.hotplug_timeout;
-        let disk = storage::wait_for_disk(pci_path, &self.uevents, timeout).await;
+        let disk = storage::wait_for_disk(pci_path, &self.uevents, timeout, &self.reaper).await;
         let disk = disk.context(|| "add swap".to_owned())?;
         self.swaps.add(Path::new(&disk), &self.reaper).await
     }

@@ -136,6 +136,7 @@ impl Sandbox {
             result = self.reaper.run() => result,
             result = self.uevents.run(|change| self.device_changed(change)) => result,
             result = self.oom.run() => result,
+            result = self.storages.watch(&self.reaper) => result,
             () = self.stop.notified() => Ok(()),
         }
     }
@@ -189,6 +190,7 @@ impl Sandbox {
     async fn remove_storages(&self) {
         let mount_points = self.created.borrow_mut().take().unwrap_or_default();
         self.storages.remove_all(&mount_points, &self.reaper).await;
+        self.storages.remove_shared(&self.reaper).await;
     }
 
     /// Waits for the next container that lost a process to the OOM killer.

@@ -5,9 +5,10 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use rustix::fs::statfs;
 
+use super::Storage;
 use super::options::MountOptions;
+use super::plan::{MountPlan, Plan};
 use super::table::Storages;
-use super::{MountPlan, Plan, Storage};
 use crate::error::{Code, Context, Error, Result};
 use crate::log;
 
@@ -78,7 +79,9 @@ impl Storages {
                 let message = format!("{fstype}: only tmpfs changes its size");
                 Err(Error::new(Code::Unimplemented, message))
             }
-            Plan::Directory { .. } => Err(Error::new(Code::Internal, "a directory")),
+            Plan::Directory { .. } | Plan::Watched { .. } => {
+                Err(Error::new(Code::Internal, "a directory"))
+            }
         });
         found.unwrap_or_else(|| {
             Err(Error::new(Code::NotFound, "no ephemeral storage of this sandbox: not found"))

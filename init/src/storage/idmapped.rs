@@ -13,7 +13,8 @@ use nix::mount::{MntFlags, mount, umount2};
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{MountPlan, make_directory};
+use super::make_directory;
+use super::plan::MountPlan;
 use crate::error::{Code, Context, Error, Result};
 use crate::idmap::{IdMapping, IdMaps, act_as, user_namespace};
 use crate::sys::mount::{MountAttr, mount_setattr};

@@ -5,27 +5,33 @@
 mod block;
 pub mod copy_file;
 mod ephemeral;
+mod huge_pages;
 mod idmapped;
+mod layers;
+mod mkfs;
 mod options;
 mod overlay;
+mod ownership;
+mod plan;
+mod scsi;
 pub mod share;
 mod table;
+mod watchable;
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use crate::error::{Code, Context, Error, Result};
-use crate::idmap::IdMaps;
 use crate::log;
-use crate::uevent::Uevents;
 pub use block::wait_for as wait_for_disk;
-use options::MountOptions;
+use ownership::Group;
+pub use ownership::{FsGroup, Policy};
+use plan::{MountPlan, Plan};
 pub use table::Storages;
 
 /// One thing to mount, in the words of the host (Kata's `Storage`).
@@ -37,6 +43,10 @@ pub struct Storage {
     pub fstype: String,
     pub options: Vec<String>,
     pub mount_point: PathBuf,
+    /// Whose its files become.
+    pub fs_group: Option<FsGroup>,
+    /// It stays until the sandbox ends.
+    pub shared: bool,
 }
 
 /// The drivers that are served, by Kata's names.
@@ -45,12 +55,15 @@ pub const DRIVERS: &[&str] = &[
     "bind",
     "blk",
     "ephemeral",
+    "erofs.multi-layer",
     "local",
     "mmioblk",
     "nvdimm",
     "overlayfs",
+    "scsi",
     "virtio-fs",
     "virtio-pmem",
+    "watchable-bind",
 ];
 
 /// Everything that is mounted for the host happens below here.
@@ -60,99 +73,15 @@ const BASE: &str = "/run";
 const READY_TRIES: u32 = 100;
 const READY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// How a storage gets mounted, once its device is there.
-#[derive(Debug, PartialEq, Eq)]
-enum Plan {
-    Mount(MountPlan),
-    Directory { mode: u32 },
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct MountPlan {
-    source: String,
-    fstype: String,
-    flags: MsFlags,
-    data: String,
-    /// Made first; whose they are is the host's business.
-    directories: Vec<PathBuf>,
-    /// Made first, and removed after the unmount with all that is in them.
-    scratch: Vec<PathBuf>,
-    /// Of an overlay's layers.
-    idmap: Option<IdMaps>,
-}
-
-impl Plan {
-    /// Whether the mount asks a device or a peer that may be slow to answer.
-    fn may_block(&self) -> bool {
-        match self {
-            Self::Mount(MountPlan { source, fstype, idmap, .. }) => {
-                idmap.is_some() // makes and waits for a child
-                    || source.starts_with("/dev/")
-                    || matches!(fstype.as_str(), "9p" | "virtiofs")
-            }
-            Self::Directory { .. } => false,
-        }
-    }
-}
-
-async fn plan(storage: &Storage, uevents: &Uevents, device_timeout: Duration) -> Result<Plan> {
-    match storage.driver.as_str() {
-        "mmioblk" | "nvdimm" | "virtio-pmem" => {
-            let device = block::device_path(&storage.source)?;
-            uevents.wait_for_path(&device, device_timeout).await?;
-            plan_mount(storage, &storage.source, &storage.fstype)
-        }
-        "blk" => {
-            let device = block::wait_for(&storage.source, uevents, device_timeout).await?;
-            plan_mount(storage, &device, &storage.fstype)
-        }
-        "virtio-fs" => plan_mount(storage, &storage.source, "virtiofs"),
-        "9p" => plan_mount(storage, &storage.source, "9p"),
-        "ephemeral" => plan_mount(storage, &storage.source, &storage.fstype),
-        "bind" => plan_mount(storage, &storage.source, "bind"),
-        "overlayfs" => overlay::plan(storage),
-        "local" => Ok(Plan::Directory { mode: options::directory_mode(&storage.options)? }),
-        other => {
-            let message =
-                format!("driver {other:?}: not supported; known are {}", DRIVERS.join(", "));
-            Err(Error::new(Code::Unimplemented, message))
-        }
-    }
-}
-
-fn plan_mount(storage: &Storage, source: &str, fstype: &str) -> Result<Plan> {
-    refuse_driver_options(storage)?;
-    let MountOptions { mut flags, data } = MountOptions::parse(&storage.options);
-    if fstype == "bind" {
-        flags |= MsFlags::MS_BIND;
-    }
-    Ok(Plan::Mount(MountPlan {
-        source: source.to_owned(),
-        fstype: fstype.to_owned(),
-        flags,
-        data,
-        directories: Vec::new(),
-        scratch: Vec::new(),
-        idmap: None,
-    }))
-}
-
-fn refuse_driver_options(storage: &Storage) -> Result<()> {
-    match storage.driver_options.first() {
-        None => Ok(()),
-        Some(option) => {
-            let message =
-                format!("driver option {option:?} of {:?}: not supported", storage.driver);
-            Err(Error::new(Code::Unimplemented, message))
-        }
-    }
-}
-
 /// Carries a plan out whole, or leaves nothing of it.
 fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
     let was_there = fs::symlink_metadata(mount_point).is_ok();
     try_carry_out(plan, mount_point).inspect_err(|_| {
-        let Plan::Mount(MountPlan { scratch, .. }) = plan else { return };
+        let scratch: &[PathBuf] = match plan {
+            Plan::Mount(MountPlan { scratch, .. }) => scratch,
+            Plan::Watched { .. } => &[],
+            Plan::Directory { .. } => return,
+        };
         for directory in scratch {
             if let Err(err) = fs::remove_dir_all(directory) {
                 log::debug!("remove {directory:?}: {err}"); // it was not made yet
@@ -166,45 +95,66 @@ fn carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
 
 fn try_carry_out(plan: &Plan, mount_point: &Path) -> Result<()> {
     match plan {
-        Plan::Directory { mode } => {
+        Plan::Directory { mode, gid } => {
             make_directory(mount_point)?;
             fs::set_permissions(mount_point, fs::Permissions::from_mode(*mode))
-                .context(|| format!("chmod {mode:o} {mount_point:?}"))
+                .context(|| format!("chmod {mode:o} {mount_point:?}"))?;
+            gid.map_or(Ok(()), |gid| ownership::give(mount_point, Group::Root(gid)))
+        }
+        Plan::Watched { source } => {
+            make_directory(mount_point)?;
+            watchable::mount_copy(source, mount_point)
         }
         Plan::Mount(plan) => {
-            let MountPlan { source, fstype, flags, data, directories, scratch, idmap } = plan;
-            for directory in directories.iter().chain(scratch) {
+            for directory in plan.directories.iter().chain(&plan.scratch) {
                 make_directory(directory)?;
             }
             make_directory(mount_point)?;
-            if let Some(maps) = idmap {
+            if let Some(maps) = &plan.idmap {
                 return idmapped::mount_overlay(plan, maps, mount_point);
             }
-            let attributes = flags.difference(MsFlags::MS_BIND);
-            let made = mount_when_ready(source, || {
-                mount(
-                    Some(source.as_str()),
-                    mount_point,
-                    Some(fstype.as_str()),
-                    *flags,
-                    Some(data.as_str()),
-                )
-            });
-            made.context(|| format!("mount {fstype} {source:?} on {mount_point:?}"))?;
-            // A bind takes no attributes when it is made: mount(2), "Creating a bind mount".
-            if flags.contains(MsFlags::MS_BIND) && !attributes.is_empty() {
-                let remount = MsFlags::MS_REMOUNT | *flags;
-                let remounted =
-                    mount(None::<&str>, mount_point, None::<&str>, remount, None::<&str>);
-                if remounted.is_err() {
-                    umount2(mount_point, MntFlags::MNT_DETACH)
-                        .context(|| format!("unmount {mount_point:?}"))?;
-                }
-                remounted.context(|| format!("remount {mount_point:?}"))?;
+            if let Some(pages) = &plan.huge_pages {
+                pages.take()?;
             }
-            Ok(())
+            let mounted = mount_plainly(plan, mount_point);
+            if mounted.is_err()
+                && let Some(pages) = &plan.huge_pages
+            {
+                pages.give_back();
+            }
+            mounted
         }
     }
+}
+
+/// The mount with its attributes and its group, or none.
+fn mount_plainly(plan: &MountPlan, mount_point: &Path) -> Result<()> {
+    let MountPlan { source, fstype, flags, data, group, .. } = plan;
+    let made = mount_when_ready(source, || {
+        mount(
+            Some(source.as_str()),
+            mount_point,
+            Some(fstype.as_str()),
+            *flags,
+            Some(data.as_str()),
+        )
+    });
+    made.context(|| format!("mount {fstype} {source:?} on {mount_point:?}"))?;
+    let finish = || -> Result<()> {
+        let attributes = flags.difference(MsFlags::MS_BIND);
+        // A bind takes no attributes when it is made: mount(2), "Creating a bind mount".
+        if flags.contains(MsFlags::MS_BIND) && !attributes.is_empty() {
+            let remount = MsFlags::MS_REMOUNT | *flags;
+            mount(None::<&str>, mount_point, None::<&str>, remount, None::<&str>)
+                .context(|| format!("remount {mount_point:?}"))?;
+        }
+        group.map_or(Ok(()), |group| ownership::give(mount_point, group))
+    };
+    finish().inspect_err(|_| {
+        if let Err(errno) = umount2(mount_point, MntFlags::MNT_DETACH) {
+            log::warn!("unmount {mount_point:?}: {errno}"); // the error that the host gets is the first one
+        }
+    })
 }
 
 /// A disk that has just come has its node, and says ENXIO, until the kernel has looked for partitions on it. Only a

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::idmapped;
 use super::options::MountOptions;
-use super::{MountPlan, Plan, Storage, check_mount_point};
+use super::plan::{MountPlan, Plan};
+use super::{Storage, check_mount_point};
 use crate::error::{Code, Error, Result};
 
 const WRITABLE: &str = "io.katacontainers.fs-opt.overlay-rw";
-const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory=";
+pub const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory=";
 
 pub fn plan(storage: &Storage) -> Result<Plan> {
     let (mut directories, mut scratch) = (Vec::new(), Vec::new());
@@ -37,15 +38,11 @@ pub fn plan(storage: &Storage) -> Result<Plan> {
         data = format!("{data},upperdir={},workdir={}", upper.display(), work.display());
         scratch.extend([upper, work]);
     }
-    Ok(Plan::Mount(MountPlan {
-        source: "overlay".to_owned(),
-        fstype: "overlay".to_owned(),
-        flags,
-        data,
-        directories,
-        scratch,
-        idmap: idmap.map(idmapped::parse).transpose()?,
-    }))
+    let mut plan = MountPlan::new("overlay", "overlay", MountOptions { flags, data });
+    plan.directories = directories;
+    plan.scratch = scratch;
+    plan.idmap = idmap.map(idmapped::parse).transpose()?;
+    Ok(Plan::Mount(plan))
 }
 
 /// Beside the mount point, so that they go with the container's directory.

@@ -15,14 +15,15 @@ mod stats;
 mod stdio;
 mod volumes;
 
-use hyperstart_protocol::agent::Storage as WireStorage;
+use hyperstart_protocol::agent::{FSGroup, Storage as WireStorage};
+use hyperstart_protocol::types::FSGroupChangePolicy;
 use std::path::PathBuf;
 use ttrpc::asynchronous::Service;
 
 use super::rpc::{Domain, Table};
 use crate::container::{ContainerId, ExecId};
 use crate::error::{Code, Error, Result};
-use crate::storage::Storage;
+use crate::storage::{FsGroup, Policy, Storage};
 
 pub fn service(domain: &Domain) -> (String, Service) {
     Table::new("grpc.AgentService", domain)
@@ -92,7 +93,7 @@ fn refuse_if(asked: bool, field: &str) -> Result<()> {
 fn storages(wire: Vec<WireStorage>) -> Result<Vec<Storage>> {
     wire.into_iter()
         .map(|storage| {
-            refuse_if(storage.fs_group.is_some(), "storages[].fs_group")?;
+            let fs_group = storage.fs_group.into_option().map(fs_group).transpose()?;
             Ok(Storage {
                 driver: storage.driver,
                 driver_options: storage.driver_options,
@@ -100,7 +101,26 @@ fn storages(wire: Vec<WireStorage>) -> Result<Vec<Storage>> {
                 fstype: storage.fstype,
                 options: storage.options,
                 mount_point: PathBuf::from(storage.mount_point),
+                fs_group,
+                shared: storage.shared,
             })
         })
         .collect()
+}
+
+fn fs_group(wire: FSGroup) -> Result<FsGroup> {
+    let policy = match wire.group_change_policy.enum_value() {
+        Ok(FSGroupChangePolicy::Always) => Policy::Always,
+        Ok(FSGroupChangePolicy::OnRootMismatch) => Policy::OnRootMismatch,
+        Err(other) => {
+            let message =
+                format!("storages[].fs_group.group_change_policy {other}: no such policy");
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+    };
+    if wire.group_id == u32::MAX {
+        let message = "storages[].fs_group.group_id: no group has this number";
+        return Err(Error::new(Code::InvalidArgument, message));
+    }
+    Ok(FsGroup { gid: wire.group_id, policy })
 }
