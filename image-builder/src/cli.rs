@@ -1,6 +1,7 @@
 //! What `image-builder` can be asked, word by word.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use image_builder::additions::Addition;
 use image_builder::container::Format;
 use image_builder::error::{Error, Result};
 use image_builder::{ImageConfig, erofs};
@@ -56,9 +57,19 @@ pub enum Compress {
 
 #[derive(Args)]
 pub struct More {
-    /// Files for the guest's own root beside init, such as /usr/sbin/iptables-save and its libraries: all below this directory
+    /// A file or directory for the guest's own root beside init (may be repeated); without DST it has the place of SRC
+    #[arg(long, value_name = "SRC:DST")]
+    pub add: Vec<Addition>,
+    /// A list of the same, one a line
+    #[arg(long, value_name = "LIST")]
+    pub files: Vec<PathBuf>,
+    /// A directory that is laid over the root, such as one with usr/sbin/iptables-save and its libraries (may be repeated)
     #[arg(long, value_name = "DIR")]
-    pub add: Option<PathBuf>,
+    pub overlay: Vec<PathBuf>,
+    /// A static busybox with a name for each of its applets: an image for debugging, in which `agent.debug_console` on the
+    /// kernel's command line gives the host a shell
+    #[arg(long, value_name = "BUSYBOX")]
+    pub debug_shell: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -71,13 +82,20 @@ pub struct Rootfs {
     pub output: PathBuf,
     #[command(flatten)]
     pub more: More,
+    /// Append a hash tree, whose root the manifest has: no changed block of the image is read by a guest (dm-verity).
+    /// Such a root is read, not mapped
+    #[arg(long)]
+    pub verity: bool,
+    /// Begin with an info block, by which a kernel without our patch maps a plain nvdimm (DAX); other kernels read the same
+    #[arg(long, conflicts_with = "verity")]
+    pub info_block: bool,
     #[command(flatten)]
     pub shape: Shape,
 }
 
 #[derive(Args)]
 pub struct Shape {
-    /// Make the file's length a multiple of this many MiB: 2 for pmem on x86-64
+    /// Make the file's length a multiple of this many MiB: 2 for pmem on x86-64, 128 for nvdimms on arm64
     #[arg(long, value_name = "MIB", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub align: u64,
 }

@@ -4,11 +4,7 @@
 //! `/dev/console` is in it because the kernel opens it for PID 1 before anything can be mounted.
 
 use crate::content::Content;
-use crate::dir;
 use crate::error::{Context, Error, Result};
-use crate::limits::{Budget, Limits};
-use crate::merge::merge;
-use crate::progress::Progress;
 use crate::tree::{DeviceClass, Kind, Meta, Tree};
 use std::fs::File;
 use std::io::Read;
@@ -42,15 +38,6 @@ pub fn tree(init: &Path) -> Result<Tree> {
     let content = Content::stretch(&Rc::new(file), 0, length);
     tree.put("init", Meta::root_owned(0o755), Kind::File(content))?;
     Ok(tree)
-}
-
-/// Adds the files below a directory of this machine, as root's and with the time of all others. What is in the guest's tree
-/// already stays.
-pub fn add(tree: &mut Tree, directory: &Path, progress: &dyn Progress) -> Result<()> {
-    let mut more = dir::read(directory, &mut Budget::new(Limits::default()), progress)?;
-    more.for_each_meta(|meta| *meta = Meta::root_owned(meta.mode));
-    let ours = std::mem::replace(tree, more);
-    merge(tree, &ours)
 }
 
 /// Refuses what cannot be PID 1 of an image that holds nothing else: no ELF file, or one that asks for an interpreter.

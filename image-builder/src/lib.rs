@@ -11,6 +11,7 @@
 //! ```
 //! Nothing is extracted to the host's file system and nothing needs root: a hostile archive can at most be refused.
 
+pub mod additions;
 pub mod busybox;
 pub mod config;
 pub mod container;
@@ -24,6 +25,7 @@ pub mod error;
 mod files;
 pub mod guest;
 mod image;
+pub mod info_block;
 mod layers;
 pub mod limits;
 pub mod manifest;
@@ -38,6 +40,7 @@ pub mod store;
 mod stream;
 mod tar;
 pub mod tree;
+pub mod verity;
 
 pub use config::{Image, ImageConfig};
 pub use digest::Digest;

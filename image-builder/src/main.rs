@@ -13,7 +13,7 @@ use image_builder::manifest::Manifest;
 use image_builder::output::Written;
 use image_builder::progress::{Terminal, size};
 use image_builder::tree::Tree;
-use image_builder::{Image, busybox, config, container, cpio, erofs, guest, output};
+use image_builder::{Image, additions, busybox, config, container, cpio, erofs, guest, output};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -49,17 +49,31 @@ fn initrd(arguments: &Initrd) -> Result<()> {
 
 fn guest_tree(init: &Path, more: &More) -> Result<Tree> {
     let mut tree = guest::tree(init)?;
-    if let Some(directory) = &more.add {
-        guest::add(&mut tree, directory, &Terminal::default())?;
+    let progress = Terminal::default();
+    let More { add, files, overlay, debug_shell } = more;
+    for addition in add {
+        additions::add(&mut tree, addition, &progress)?;
+    }
+    for list in files {
+        for addition in additions::read_list(list)? {
+            additions::add(&mut tree, &addition, &progress)?;
+        }
+    }
+    for directory in overlay {
+        additions::overlay(&mut tree, directory, &progress)?;
+    }
+    if let Some(binary) = debug_shell {
+        additions::below(&mut tree, busybox::tree(binary, &busybox::applets(binary)?)?)?;
     }
     Ok(tree)
 }
 
 fn rootfs(arguments: &Rootfs) -> Result<()> {
-    let Rootfs { init, output, more, shape } = arguments;
+    let Rootfs { init, output, more, verity, info_block, shape } = arguments;
     let tree = guest_tree(init, more)?;
     check_output(output)?;
-    let written = erofs::write(&tree, &shape.options(), output, &Terminal::default())?;
+    let options = erofs::Options { verity: *verity, info_block: *info_block, ..shape.options() };
+    let written = erofs::write(&tree, &options, output, &Terminal::default())?;
     Manifest::new(output, "erofs", &written, &tree)?.store(output)?;
     report(output, &written)
 }
@@ -138,8 +152,11 @@ fn check_output(output: &Path) -> Result<()> {
 }
 
 fn report(output: &Path, written: &Written) -> Result<()> {
-    let Written { size: length, stored, sha256 } = written;
+    let Written { size: length, stored, sha256, verity } = written;
     let (length, stored) = (size(*length), size(*stored));
-    let line = format!("{}: {length} ({stored} on disk), sha256 {sha256}\n", output.display());
+    let mut line = format!("{}: {length} ({stored} on disk), sha256 {sha256}\n", output.display());
+    if let Some(verity) = verity {
+        line.push_str(&format!("{}: verity root hash {}\n", output.display(), verity.root_hash));
+    }
     std::io::stdout().write_all(line.as_bytes()).context(|| "write to standard output".into())
 }

@@ -6,6 +6,7 @@ use crate::content::Content;
 use crate::error::{Error, Result};
 use crate::output::{Written, hex, write_whole};
 use crate::tree::{Kind, Tree, shown};
+use crate::verity::Verity;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -22,6 +23,9 @@ pub struct Manifest {
     pub sha256: String,
     /// The version of this crate.
     pub builder: &'static str,
+    /// What a kernel must be told to check each block; absent: nothing is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Verity>,
     pub files: Vec<ManifestFile>,
 }
 
@@ -56,6 +60,7 @@ impl Manifest {
             stored: written.stored,
             sha256: written.sha256.clone(),
             builder: env!("CARGO_PKG_VERSION"),
+            verity: written.verity.clone(),
             files,
         })
     }

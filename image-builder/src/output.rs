@@ -4,6 +4,7 @@
 //! every byte goes through SHA-256 on its way.
 
 use crate::error::{Context, Error, Result};
+use crate::verity::Verity;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -27,6 +28,8 @@ pub struct Written {
     pub stored: u64,
     /// SHA-256 of the whole file, in hexadecimal.
     pub sha256: String,
+    /// Of an image with a hash tree.
+    pub verity: Option<Verity>,
 }
 
 /// A file that is not to be seen yet.
@@ -115,6 +118,21 @@ impl Output {
         Ok(())
     }
 
+    /// What was written before.
+    pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let end = offset.checked_add(length as u64).filter(|end| *end <= self.position);
+        end.ok_or_else(|| Error::io(format!("read {length} bytes at {offset}: not written")))?;
+        // The holes at the end are not in the file yet.
+        let file = self.file.file();
+        let there = file.metadata()?.len().saturating_sub(offset).min(length as u64);
+        let there = usize::try_from(there).unwrap_or(length);
+        if let Some(part) = bytes.get_mut(..there) {
+            file.read_exact_at(part, offset).context(|| format!("read back at {offset}"))?;
+        }
+        Ok(bytes)
+    }
+
     /// Appends zeros up to the next multiple of `alignment`.
     pub fn pad(&mut self, alignment: u64) -> Result<()> {
         let mut left = self.position.next_multiple_of(alignment) - self.position;
@@ -140,7 +158,7 @@ impl Output {
         file.file().set_len(position).context(|| "set the length".into())?;
         let mode = Permissions::from_mode(0o644); // whatever the umask is
         file.file().set_permissions(mode).context(|| "chmod".into())?;
-        Ok((file, Written { size: position, stored, sha256: hex(&hash.finalize()) }))
+        Ok((file, Written { size: position, stored, sha256: hex(&hash.finalize()), verity: None }))
     }
 }
 

@@ -46,7 +46,7 @@ const TOOL: &str = "/usr/sbin/xtables-nft-multi";
 const NAMES: [&str; 4] =
     ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"];
 
-/// A guest's image that carries Debian's own tool and the libraries that it asks for, as `image-builder initrd --add DIR`
+/// A guest's image that carries Debian's own tool and the libraries that it asks for, as `image-builder initrd --overlay DIR`
 /// makes one.
 fn image_with_tools(directory: &Path) -> PathBuf {
     let root = directory.join("root");
@@ -72,7 +72,7 @@ fn image_with_tools(directory: &Path) -> PathBuf {
     }
     let init = guest::workspace().join("target/x86_64-unknown-linux-musl/tiny/init");
     let mut tree = image_builder::guest::tree(&init).unwrap();
-    image_builder::guest::add(&mut tree, &root, &Silent).unwrap();
+    image_builder::additions::overlay(&mut tree, &root, &Silent).unwrap();
     let image = directory.join("initrd.img");
     cpio::write(&tree, Compression::None, &image).unwrap();
     image

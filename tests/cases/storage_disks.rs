@@ -128,7 +128,7 @@ fn disk_is_found_where_nothing_tells_of_it() {
     vm.kill();
 }
 
-/// An initrd that carries mkfs.ext4 with its libraries, as `image-builder initrd --add` makes one.
+/// An initrd that carries mkfs.ext4 with its libraries, as `image-builder initrd --overlay` makes one.
 fn image_with_mkfs(directory: &Path) -> PathBuf {
     let tool = "/usr/sbin/mke2fs";
     let root = directory.join("root");
@@ -144,7 +144,7 @@ fn image_with_mkfs(directory: &Path) -> PathBuf {
     symlink("mke2fs", root.join("usr/sbin/mkfs.ext4")).unwrap();
     let init = guest::workspace().join("target/x86_64-unknown-linux-musl/tiny/init");
     let mut tree = image_builder::guest::tree(&init).unwrap();
-    image_builder::guest::add(&mut tree, &root, &Silent).unwrap();
+    image_builder::additions::overlay(&mut tree, &root, &Silent).unwrap();
     let image = directory.join("initrd.img");
     cpio::write(&tree, Compression::None, &image).unwrap();
     image

@@ -4,6 +4,13 @@
 //! 0        1024         1152                    metadata end      data start (4 KiB)        end (padded)
 //! | zeros | superblock | inodes, xattrs, inline tails | zeros | directory blocks, file data ... | hole |
 //! ```
+//! With an info block ([`crate::info_block`]) there are two file systems over the same data, so that the image is one
+//! whether a kernel takes the block for an offset of 8 KiB or knows nothing of it:
+//! ```text
+//! 0                4096         8 KiB                                                           data
+//! | superblock A | info block | metadata B, as above, counted from here | metadata A | directory blocks, file data ...
+//! ```
+//!
 //! The layout is the plain one: nothing is compressed, a regular file's data is a run of whole 4 KiB blocks and never
 //! packed behind its inode, since DAX maps only such files (`FLAT_PLAIN`). Directories and symbolic links do keep
 //! their last part behind their inode when it fits. Planning ([`plan`]) is pure arithmetic, so the image is then
@@ -16,9 +23,11 @@ mod plan;
 mod read;
 
 use crate::error::{Context, Error, Result};
+use crate::info_block;
 use crate::output::{Output, Written};
 use crate::progress::Progress;
 use crate::tree::{Inode, Kind, Time, Tree};
+use crate::verity::{self, Verity};
 pub use draft::Draft;
 pub use format::OPAQUE;
 use plan::{Order, Placed, Plan};
@@ -37,11 +46,20 @@ pub struct Options {
     pub build_time: Time,
     /// The file's length is made a multiple of this many bytes; itself a multiple of 4096.
     pub alignment: u64,
+    /// It begins with an info block, for kernels that map an nvdimm only then.
+    pub info_block: bool,
+    /// A hash tree follows the file system: see [`crate::verity`].
+    pub verity: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { build_time: Time::default(), alignment: PMEM_ALIGNMENT }
+        Options {
+            build_time: Time::default(),
+            alignment: PMEM_ALIGNMENT,
+            info_block: false,
+            verity: false,
+        }
     }
 }
 
@@ -53,8 +71,8 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Written> {
     let mut output = Output::create(path)?;
-    write_to(&mut output, tree, options, progress)?;
-    output.finish(path)
+    let verity = write_all(&mut output, tree, options, progress)?;
+    Ok(Written { verity, ..output.finish(path)? })
 }
 
 /// As [`write`], into a file that is not to be seen yet.
@@ -64,10 +82,21 @@ pub fn write_to(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let plan = Plan::new(tree, options.build_time, Order::MetadataFirst)?;
-    let mut bytes = records(tree, &plan, options)?;
-    put_superblock(&mut bytes, &plan, options)?;
-    output.append(&bytes)?;
+    write_all(output, tree, options, progress).map(drop)
+}
+
+fn write_all(
+    output: &mut Output,
+    tree: &Tree,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Option<Verity>> {
+    let mut plan = Plan::new(tree, options.build_time, Order::MetadataFirst)?;
+    let metadata = match options.info_block {
+        true => two_views(tree, &mut plan, options)?,
+        false => one_view(tree, &plan, options)?,
+    };
+    output.append(&metadata)?;
     output.pad(BLOCK)?;
     let mut buffer = Vec::new();
     progress.begin("writing", plan.blocks * BLOCK);
@@ -75,7 +104,28 @@ pub fn write_to(
         write_data(tree, placed, output, &mut buffer, progress)?;
     }
     progress.end();
-    output.pad(options.alignment)
+    let verity = options.verity.then(|| verity::append(output)).transpose()?;
+    output.pad(options.alignment)?;
+    Ok(verity)
+}
+
+/// Everything before the first data block.
+fn one_view(tree: &Tree, plan: &Plan, options: &Options) -> Result<Vec<u8>> {
+    let mut bytes = records(tree, plan, options)?;
+    put_superblock(&mut bytes, plan, options)?;
+    Ok(bytes)
+}
+
+/// The same of an image that is seen from its start (A) and from behind its info block (B).
+fn two_views(tree: &Tree, plan: &mut Plan, options: &Options) -> Result<Vec<u8>> {
+    let blocks = plan.metadata_size.div_ceil(BLOCK);
+    let skipped = info_block::DATA_OFFSET / BLOCK;
+    plan.move_by(0, blocks); // A's metadata lies between B's and the data
+    let behind = one_view(tree, plan, options)?;
+    plan.move_by(skipped + blocks, skipped);
+    let mut first = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
+    put_superblock(&mut first, plan, options)?;
+    Ok([first, info_block::bytes(), behind, records(tree, plan, options)?].concat())
 }
 
 /// The inodes with all that lies behind them, in whole blocks.

@@ -123,6 +123,13 @@ impl Plan {
         }
         Ok(plan)
     }
+
+    /// The records begin at block `metadata`, and all data lies `shift` blocks further on.
+    pub fn move_by(&mut self, metadata: u64, shift: u64) {
+        self.metadata_block = metadata;
+        self.blocks += shift;
+        self.inodes.iter_mut().for_each(|placed| placed.block += shift);
+    }
 }
 
 /// What a directory entry must know of an inode.
