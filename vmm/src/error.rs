@@ -192,7 +192,8 @@ impl fmt::Display for Error {
             Self::GuestPanicked { line, step, console } => {
                 write!(
                     f,
-                    "guest kernel panicked: {line}{}{}",
+                    "guest kernel panicked: {line}{}{}{}",
+                    panic_hint(line),
                     Step(step),
                     Quote("console", console)
                 )
@@ -230,6 +231,23 @@ impl fmt::Display for Error {
             Self::Qmp { command, detail } => write!(f, "qmp {command}: {detail}"),
             Self::Io { operation, cause } => write!(f, "{operation}: {cause}"),
         }
+    }
+}
+
+/// The next step, of those panics that are about the guest's files.
+fn panic_hint(line: &str) -> &'static str {
+    match line {
+        _ if line.contains("dm-verity") => {
+            ": a block of the root image is not what its root hash was made of: build the image again"
+        }
+        _ if line.contains("Unable to mount root fs") => {
+            ": the kernel found no root that it can mount: it needs CONFIG_EROFS_FS, CONFIG_BLK_DEV_PMEM and CONFIG_VIRTIO_PMEM \
+             for a rootfs, CONFIG_BLK_DEV_INITRD for an initrd, built in"
+        }
+        _ if line.contains("No working init found") || line.contains("Requested init") => {
+            ": the image has no program /init: make it with `image-builder`"
+        }
+        _ => "",
     }
 }
 

@@ -12,9 +12,11 @@ use serde_json::Value;
 
 use crate::accel::{self, Accel, Host};
 use crate::error::{Error, Result};
+use crate::guest_files::{self, check_config, check_initrd, check_kernel, check_rootfs};
 use crate::machine::{Boot, Disk, Machine, TransportKind};
 use crate::program::{find_program, search_path};
 use crate::qemu::{Clocks, DiskFacts, ICOUNT_TSC_KHZ, PMEM_ALIGN, TIMER_PATCH};
+use crate::root::Verity;
 use crate::vsock;
 
 /// The environment variable that names QEMU's binary.
@@ -40,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) transport: Transport,
     /// The size of the rootfs image; 0 with an initrd.
     pub(crate) rootfs_bytes: u64,
+    /// How the root's blocks are checked, if they are.
+    pub(crate) verity: Option<Verity>,
     /// One for each disk.
     pub(crate) disks: Vec<DiskFacts>,
 }
@@ -54,7 +58,7 @@ pub(crate) enum Transport {
 impl Plan {
     /// Finds it all out.
     pub(crate) fn make(machine: &Machine) -> Result<Self> {
-        let rootfs_bytes = check_guest_files(machine)?;
+        let (rootfs_bytes, verity) = check_guest_files(machine)?;
         let disks = machine.disks.iter().map(disk_facts).collect::<Result<_>>()?;
         check_shares(machine)?;
         let host = Host::probe();
@@ -72,6 +76,7 @@ impl Plan {
             clocks: choose_clocks(machine, accel, &host),
             transport: choose_transport(machine.transport)?,
             rootfs_bytes,
+            verity,
             disks,
         })
     }
@@ -82,22 +87,35 @@ fn asked_accel(machine: &Machine) -> Option<Accel> {
     machine.accel.or(needs_tcg.then_some(Accel::Tcg))
 }
 
-/// Opens what the guest is made of, and gives the size of a rootfs.
-fn check_guest_files(machine: &Machine) -> Result<u64> {
-    open_file(&machine.kernel).map_err(|cause| guest_file("kernel", &machine.kernel, cause))?;
-    match &machine.boot {
+/// Opens what the guest is made of, and gives the size of a rootfs and how it is checked.
+fn check_guest_files(machine: &Machine) -> Result<(u64, Option<Verity>)> {
+    let kernel = &machine.kernel;
+    let refuse_kernel = |cause| guest_file("kernel", kernel, cause);
+    open_file(kernel).and_then(|_| check_kernel(kernel)).map_err(refuse_kernel)?;
+    let (bytes, unpacks, verity) = match &machine.boot {
         Boot::Initrd(path) => {
-            open_file(path).map(|_| 0).map_err(|cause| guest_file("initrd", path, cause))
+            let unpacks = open_file(path).and_then(|_| check_initrd(path));
+            (0, unpacks.map_err(|cause| guest_file("initrd", path, cause))?, None)
         }
         Boot::Rootfs(path) => {
-            let bytes = open_file(path).map_err(|cause| guest_file("rootfs", path, cause))?;
-            if bytes == 0 || !bytes.is_multiple_of(PMEM_ALIGN) {
-                let cause = io::Error::other(format!("{bytes} bytes are not a multiple of 2 MiB"));
-                return Err(guest_file("rootfs", path, cause));
-            }
-            Ok(bytes)
+            let (bytes, verity) =
+                root_image(path).map_err(|cause| guest_file("rootfs", path, cause))?;
+            (bytes, None, verity)
         }
+    };
+    let is_ours = read_manifest(kernel).is_ok();
+    let needs = guest_files::needs(machine, unpacks, verity.is_some());
+    check_config(machine, is_ours, &needs).map_err(refuse_kernel)?;
+    Ok((bytes, verity))
+}
+
+fn root_image(path: &Path) -> io::Result<(u64, Option<Verity>)> {
+    let bytes = open_file(path)?;
+    check_rootfs(path)?;
+    if bytes == 0 || !bytes.is_multiple_of(PMEM_ALIGN) {
+        return Err(io::Error::other(format!("{bytes} bytes are not a multiple of 2 MiB")));
     }
+    Ok((bytes, Verity::of_image(path, bytes)?))
 }
 
 fn guest_file(part: &'static str, path: &Path, cause: io::Error) -> Error {

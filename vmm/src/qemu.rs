@@ -29,6 +29,7 @@ use hyperstart_protocol::SERIAL_PORT_NAME;
 
 use crate::accel::Accel;
 use crate::machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share};
+use crate::root::{self, Verity};
 
 /// What had to be found out before QEMU can be told.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct Wiring {
     pub channel: Channel,
     /// The size of the rootfs image in bytes; 0 with an initrd.
     pub rootfs_bytes: u64,
+    /// How the root's blocks are checked, if they are.
+    pub verity: Option<Verity>,
     /// One for each of the machine's disks.
     pub disks: Vec<DiskFacts>,
     /// Whether we may change file owners, so that a share can keep them.
@@ -253,9 +256,7 @@ pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
         words.push("acpi=off".to_owned()); // the kernel need not look
     }
     if matches!(machine.boot, Boot::Rootfs(_)) {
-        let root =
-            ["root=/dev/pmem0", "rootfstype=erofs", "rootflags=dax=always", "ro", "init=/init"];
-        words.extend(root.map(str::to_owned));
+        words.extend(root::words(wiring.verity.as_ref()));
     }
     if let (Some(gib), false) = (pmem_space_gib(machine, wiring), machine.has_acpi()) {
         // Without ACPI the kernel does not know that persistent memory is there, and puts PCI BARs over it.

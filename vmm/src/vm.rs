@@ -326,6 +326,7 @@ impl Plan {
             monitor: outlives.then(|| path(kept::MONITOR)),
             channel,
             rootfs_bytes: self.rootfs_bytes,
+            verity: self.verity.clone(),
             disks: self.disks.clone(),
             privileged: rustix::process::geteuid().is_root(),
         };

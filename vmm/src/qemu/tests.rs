@@ -12,6 +12,7 @@ fn wiring(channel: Channel) -> Wiring {
         monitor: None,
         channel,
         rootfs_bytes: 0,
+        verity: None,
         disks: Vec::new(),
         privileged: true,
     }
@@ -96,7 +97,7 @@ fn a_rootfs_is_persistent_memory_in_the_first_slot() {
         "{line}"
     );
     assert!(
-        line.contains("root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro init=/init"),
+        line.contains("root=/dev/pmem0 rootflags=dax=always rootfstype=erofs ro init=/init"),
         "{line}"
     );
     assert!(!line.contains("-initrd"), "{line}");
