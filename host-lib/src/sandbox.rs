@@ -83,12 +83,14 @@ pub struct BootReceipt {
     pub steps: Vec<BootStep>,
     /// Frequency of the time stamp counter in kHz; `None` when the guest does not know it.
     pub tsc_khz: Option<u64>,
-    /// `initrd` or `dax`.
+    /// `initrd`, `dax`, or `disk`: an image that is read, not mapped.
     pub boot_mode: String,
     /// File system type of the guest's own root.
     pub root_fstype: String,
     /// The guest's root is mapped straight from the host's memory.
     pub root_dax: bool,
+    /// Each block of it is checked against the hash on the kernel's command line (dm-verity).
+    pub root_verity: bool,
     /// The guest's memory in bytes (MemTotal of proc_meminfo(5)) when it became ready.
     pub mem_total_bytes: u64,
     /// What was available of it then, in bytes (MemAvailable).
@@ -337,6 +339,7 @@ fn receipt(answer: BootReceiptResponse) -> BootReceipt {
         boot_mode: printable(&answer.boot_mode),
         root_fstype: printable(&answer.root_fstype),
         root_dax: answer.root_dax,
+        root_verity: answer.root_verity,
         mem_total_bytes: answer.mem_total_bytes,
         mem_available_bytes: answer.mem_available_bytes,
     }

@@ -52,6 +52,20 @@ impl Transport {
         }
     }
 
+    /// A byte stream to another port of the same guest, such as that of a debug console. One attempt, which may take for
+    /// ever: the caller has the deadline.
+    ///
+    /// # Errors
+    /// What the socket says; `Unsupported` where the transport has no ports.
+    pub async fn connect_port(
+        &self,
+        port: u32,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+        let no_ports =
+            || io::Error::new(io::ErrorKind::Unsupported, format!("{self} has no ports"));
+        self.to_port(port).ok_or_else(no_ports)?.open().await
+    }
+
     /// One attempt to connect. It may take for ever: the caller has the deadline.
     pub(crate) async fn open(&self) -> io::Result<Box<dyn Stream>> {
         match self {

@@ -41,6 +41,9 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const TMPFS_MAGIC: FsType = FsType(0x0102_1994);
 const EROFS_MAGIC: FsType = FsType(0xe0f5_e1e2);
 
+/// How the uuid of a dm-verity device begins.
+const VERITY_UUID: &str = "CRYPT-VERITY-";
+
 /// One moment of the boot, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
@@ -120,9 +123,13 @@ fn seal_own_program() -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, sealed, None::<&str>).context(|| "seal \"/\"".to_owned())
 }
 
-/// `initrd`, or `dax`.
+/// `initrd`, `dax`, or `disk`: a root that is read through the page cache.
 pub fn mode() -> Result<&'static str> {
-    Ok(if is_initrd()? { "initrd" } else { "dax" })
+    Ok(match (is_initrd()?, root_is_dax()?) {
+        (true, _) => "initrd",
+        (false, true) => "dax",
+        (false, false) => "disk",
+    })
 }
 
 pub fn root_fstype() -> Result<&'static str> {
@@ -139,6 +146,18 @@ pub fn root_is_dax() -> Result<bool> {
     let stat = statx(CWD, "/init", AtFlags::empty(), StatxFlags::empty())
         .context(|| "statx \"/init\"".to_owned())?;
     Ok(stat.stx_attributes.contains(StatxAttributes::DAX))
+}
+
+/// Whether the root is mounted from a dm-verity device, by the mark that tools give those (cryptsetup's uuid).
+pub fn root_is_verity() -> Result<bool> {
+    let stat = statx(CWD, "/", AtFlags::empty(), StatxFlags::empty())
+        .context(|| "statx \"/\"".to_owned())?;
+    let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);
+    match fs::read_to_string(format!("/sys/dev/block/{device}/dm/uuid")) {
+        Ok(uuid) => Ok(uuid.starts_with(VERITY_UUID)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false), // no device mapper's
+        Err(err) => Err(err).context(|| format!("read the uuid of block device {device}")),
+    }
 }
 
 /// The guest's memory as the kernel counts it, in bytes: proc_meminfo(5).

@@ -15,6 +15,8 @@ const HOTPLUG_SECONDS: RangeInclusive<u64> = 0..=86_400;
 /// A page, to the largest that Kata's documents show, eight times over. 0 is the kernel's own default.
 const PIPE_BYTES: RangeInclusive<u32> = 4 << 10..=16 << 20;
 const OUTPUT_RING_BYTES: RangeInclusive<usize> = 4 << 10..=16 << 20;
+/// The port that Kata's own clients try.
+const DEBUG_CONSOLE_PORT: u32 = 1026;
 /// All but VMADDR_PORT_ANY, vsock(7), and 0, which is nobody's.
 const VSOCK_PORTS: RangeInclusive<u32> = 1..=u32::MAX - 1;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub pipe_bytes: Option<u32>,
     /// How much of an output is kept for those who have not read it yet (`hyperstart.output_ring`).
     pub output_ring_bytes: usize,
+    /// The vsock port of a shell for the host (`agent.debug_console`, `agent.debug_console_vport`); none: there is none.
+    pub debug_console: Option<u32>,
     /// Names of ours and of Kata's that ask for what this guest does not do; docs/kernel.md has the reasons.
     pub ignored: Vec<String>,
 }
@@ -48,6 +52,7 @@ impl Default for Config {
             ready_port: None,
             pipe_bytes: None,
             output_ring_bytes: 64 << 10,
+            debug_console: None,
             ignored: Vec::new(),
         }
     }
@@ -62,18 +67,21 @@ impl Config {
 
     fn parse(line: &str) -> Result<Self> {
         let mut config = Self::default();
+        let mut console = Console { is_asked: false, port: DEBUG_CONSOLE_PORT };
         for parameter in line.split_ascii_whitespace() {
             if !parameter.starts_with("agent.") && !parameter.starts_with("hyperstart.") {
                 continue;
             }
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            config.set(name, value).ok_or_else(|| {
+            let set = console.set(name, value).unwrap_or_else(|| config.set(name, value));
+            set.ok_or_else(|| {
                 Error::new(
                     Code::InvalidArgument,
                     format!("kernel parameter {name}: bad value {value:?}"),
                 )
             })?;
         }
+        config.debug_console = console.is_asked.then_some(console.port);
         Ok(config)
     }
 
@@ -99,6 +107,34 @@ impl Config {
             _ => self.ignored.push(name.to_owned()),
         }
         Some(())
+    }
+}
+
+/// Two parameters that are one, in either order. A port alone asks for nothing, as in Kata.
+struct Console {
+    is_asked: bool,
+    port: u32,
+}
+
+impl Console {
+    /// None: not its parameter. Some(None): a value that cannot be.
+    fn set(&mut self, name: &str, value: &str) -> Option<Option<()>> {
+        match name {
+            "agent.debug_console" => Some(flag(value).map(|is_asked| self.is_asked = is_asked)),
+            "agent.debug_console_vport" => {
+                Some(within(value, VSOCK_PORTS).map(|port| self.port = port))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A name alone is yes.
+fn flag(value: &str) -> Option<bool> {
+    match value {
+        "" | "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
     }
 }
 
@@ -140,6 +176,7 @@ mod tests {
             ready_port: Some(1028),
             pipe_bytes: Some(2 << 20),
             output_ring_bytes: 4096,
+            debug_console: None,
             ignored: Vec::new(),
         };
         assert_eq!(config, expected);
@@ -150,6 +187,17 @@ mod tests {
         assert_eq!(Config::parse("").unwrap(), Config::default());
         let none = "agent.container_pipe_size=0 agent.log_vport=0";
         assert_eq!(Config::parse(none).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_debug_console_is_asked_for_by_its_own_name() {
+        let port = |line: &str| Config::parse(line).unwrap().debug_console;
+        assert_eq!(port("agent.debug_console"), Some(DEBUG_CONSOLE_PORT));
+        assert_eq!(port("agent.debug_console_vport=7 agent.debug_console=true"), Some(7));
+        assert_eq!(port("agent.debug_console agent.debug_console_vport=7"), Some(7));
+        for line in ["", "agent.debug_console_vport=7", "agent.debug_console=false"] {
+            assert_eq!(port(line), None, "{line}");
+        }
     }
 
     #[test]
@@ -166,9 +214,9 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_kept_by_name_and_the_kernels_is_not() {
-        let line = "agent.trace=true agent.debug_console psi=1 hyperstart.raedy=1028 systemd.unit=kata-containers.target";
+        let line = "agent.trace=true agent.devmode psi=1 hyperstart.raedy=1028 systemd.unit=kata-containers.target";
         let ignored = Config::parse(line).unwrap().ignored;
-        assert_eq!(ignored, ["agent.trace", "agent.debug_console", "hyperstart.raedy"]);
+        assert_eq!(ignored, ["agent.trace", "agent.devmode", "hyperstart.raedy"]);
     }
 
     #[test]
@@ -189,6 +237,8 @@ mod tests {
             "hyperstart.output_ring=4095",
             "hyperstart.output_ring=16777217",
             "hyperstart.output_ring=64k",
+            "agent.debug_console=maybe",
+            "agent.debug_console_vport=0",
         ] {
             let err = Config::parse(line).unwrap_err();
             let name = line.split('=').next().unwrap();

@@ -4,6 +4,7 @@
 //! descriptors: whoever waits for the end of a pipe or a connection does not wait for it. It says how it went; after the
 //! deadline it is killed, and where the kernel lets nobody kill it, it is left to itself.
 
+pub mod shell;
 pub mod tool;
 
 use std::fs::File;

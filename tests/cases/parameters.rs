@@ -5,17 +5,19 @@ use harness::{PATIENCE, Vm, VmConfig};
 /// What this guest does not do is said by its name in the log, and the guest comes up; what is not init's is no news.
 #[test]
 fn a_parameter_that_is_not_honoured_is_said_by_name() {
-    let ours = ["agent.debug_console", "agent.debug_console_vport=1026", "agent.trace=true"];
+    let ours = ["agent.devmode", "agent.trace=true"];
+    let console = ["agent.debug_console", "agent.debug_console_vport=1026"];
     let others = ["agent.log=warn", "psi=1", "systemd.unit=kata-containers.target"];
-    let cmdline = ours.iter().chain(&others).map(|&word| word.to_owned()).collect();
+    let cmdline = ours.iter().chain(&others).chain(&console).map(|&word| word.to_owned()).collect();
     let vm = Vm::boot(&VmConfig { cmdline, ..VmConfig::default() });
     let log = vm.run("the log", vm.sandbox().log(0)).unwrap();
     let log = String::from_utf8(log.data).unwrap();
-    for name in ["agent.debug_console", "agent.debug_console_vport", "agent.trace"] {
+    for name in ["agent.devmode", "agent.trace"] {
         let line = format!("warn: kernel parameter {name}: not honoured");
         assert_eq!(log.lines().filter(|have| have.contains(&line)).count(), 1, "{name}: {log}");
     }
     assert_eq!(log.matches("not honoured").count(), ours.len(), "{log}");
+    assert!(log.contains("agent.debug_console: the image has no /bin/sh"), "{log}");
     vm.shutdown();
 }
 

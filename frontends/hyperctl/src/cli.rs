@@ -98,7 +98,7 @@ impl Command {
             Command::Unpause(args) => unpause::run(args).await,
             Command::Update(args) => update::run(args).await,
             Command::Rm(args) => rm::run(args).await,
-            Command::Inspect(args) => inspect::run(&args),
+            Command::Inspect(args) => inspect::run(&args).await,
             Command::Console(args) => console::run(args).await,
             Command::BootReceipt(args) => boot_receipt::run(args).await,
             Command::Image(args) => image::run(args).await,

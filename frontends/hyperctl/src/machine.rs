@@ -21,12 +21,12 @@ pub struct MachineFlags {
     /// Virtual CPUs [default: --cpus rounded up, or 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     vm_cpus: Option<u32>,
-    /// Board [default: microvm; q35 with --boot dax]
+    /// Board [default: microvm; q35 with --boot dax or --rootfs]
     #[arg(long, value_name = "microvm|q35|pc", hide_possible_values = true)]
     machine: Option<Board>,
-    /// Where the guest's own root comes from
-    #[arg(long, value_name = "initrd|dax", default_value = "initrd", hide_possible_values = true)]
-    boot: BootMode,
+    /// Where the guest's own root comes from [default: dax on a q35 or pc, which have persistent memory; else initrd]
+    #[arg(long, value_name = "initrd|dax", hide_possible_values = true)]
+    boot: Option<BootMode>,
     /// vsock, vhost-user-vsock or serial [default: the first that works here]
     #[arg(long, value_name = "KIND", hide_possible_values = true)]
     transport: Option<TransportFlag>,
@@ -39,8 +39,8 @@ pub struct MachineFlags {
     /// Initrd, for --boot initrd [default: initrd.img of the guest's files]
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Root image, for --boot dax [default: rootfs.erofs of the guest's files]
-    #[arg(long, value_name = "FILE")]
+    /// Root image, for --boot dax; its .json says if it is checked (dm-verity) [default: rootfs.erofs of the guest's files]
+    #[arg(long, visible_alias = "image", value_name = "FILE")]
     rootfs: Option<PathBuf>,
     /// More words for the kernel's command line, such as agent.log=debug
     #[arg(long, value_name = "WORDS")]
@@ -101,9 +101,9 @@ impl MachineFlags {
 
     /// The same for people, as `ps` and `inspect` show it.
     pub fn describe(&self, machine: &Machine) -> Vm {
-        let boot = match self.boot {
-            BootMode::Initrd => "initrd",
-            BootMode::Dax => "dax",
+        let boot = match &machine.boot {
+            Boot::Initrd(_) => "initrd",
+            Boot::Rootfs(_) => "dax",
         };
         Vm {
             machine: machine.kind.name().into(),
@@ -115,8 +115,20 @@ impl MachineFlags {
         }
     }
 
+    /// The mode that was asked for, or that the files and the board suggest.
+    fn boot_mode(&self) -> BootMode {
+        let board_with_pmem = matches!(self.machine, Some(Board::Q35 | Board::Pc));
+        let suggested = match (&self.initrd, &self.rootfs) {
+            (Some(_), None) => BootMode::Initrd,
+            (None, Some(_)) => BootMode::Dax,
+            (None, None) | (Some(_), Some(_)) if board_with_pmem => BootMode::Dax,
+            (None, None) | (Some(_), Some(_)) => BootMode::Initrd,
+        };
+        self.boot.unwrap_or(suggested)
+    }
+
     fn boot(&self) -> Result<Boot> {
-        match (self.boot, &self.initrd, &self.rootfs) {
+        match (self.boot_mode(), &self.initrd, &self.rootfs) {
             (BootMode::Initrd, _, Some(_)) => Err(contradiction("--rootfs", "--boot dax")),
             (BootMode::Dax, Some(_), _) => Err(contradiction("--initrd", "--boot initrd")),
             (BootMode::Initrd, initrd, None) => {
@@ -226,6 +238,21 @@ mod tests {
     fn dax_brings_a_board_that_can_do_it() {
         assert_eq!(machine(&["--boot", "dax"]).unwrap().0.kind, MachineKind::Q35);
         assert!(machine(&["--boot", "dax", "--machine", "microvm"]).is_err());
+    }
+
+    #[test]
+    fn a_board_with_persistent_memory_brings_dax() {
+        let flags = |words: &[&str]| {
+            Line::try_parse_from(["x"].iter().chain(words)).unwrap().flags.boot_mode()
+        };
+        for board in ["q35", "pc"] {
+            assert_eq!(flags(&["--machine", board]), BootMode::Dax);
+            assert_eq!(flags(&["--machine", board, "--initrd", "/i"]), BootMode::Initrd);
+            assert_eq!(flags(&["--machine", board, "--boot", "initrd"]), BootMode::Initrd);
+        }
+        assert_eq!(flags(&["--rootfs", "/r"]), BootMode::Dax);
+        assert_eq!(flags(&["--machine", "microvm"]), BootMode::Initrd);
+        assert_eq!(flags(&[]), BootMode::Initrd);
     }
 
     #[test]

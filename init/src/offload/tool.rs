@@ -122,7 +122,8 @@ fn try_become_tool(start: &Start) -> Result<Infallible> {
     Err(Error::new(Code::Unimplemented, message))
 }
 
-fn protect_root() -> nix::Result<()> {
+/// In a mount namespace of the caller's own: nothing is written to the root, and its programs can be run.
+pub(super) fn protect_root() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;

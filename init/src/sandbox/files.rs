@@ -1,13 +1,16 @@
 //! Files between host and guest, and the guest's packet filter: what is done by children, with a deadline.
 
 use std::ffi::CStr;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::Sandbox;
 use crate::container::{ContainerId, TerminationLog};
 use crate::error::{Code, Context, Error, Result};
-use crate::offload::{self, tool};
+use crate::offload::{self, shell, tool};
+use crate::reaper::Exit;
 use crate::storage::{copy_file, share};
+use crate::sys::process::Child;
 
 /// A host's filesystem, or a program.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -23,6 +26,13 @@ pub enum Family {
 }
 
 impl Sandbox {
+    /// Starts the image's own shell on a stream: for a debug console.
+    pub fn debug_shell(&self, stream: UnixStream) -> Result<(Child, Exit)> {
+        let child = shell::start(stream)?;
+        let exit = self.reaper.watch(child.pid);
+        Ok((child, exit))
+    }
+
     pub async fn copy_file(&self, piece: copy_file::Piece) -> Result<()> {
         offload::run(&self.reaper, DEADLINE, move || copy_file::copy(&piece)).await
     }

@@ -6,6 +6,7 @@
 //! ttrpc wants handlers that may move between threads; the domain never does. So a handler is a message to the one
 //! task that owns the sandbox, and the answer comes back through a oneshot channel.
 
+mod debug_console;
 mod guest;
 mod health;
 mod kata;
@@ -59,6 +60,7 @@ pub async fn serve(sandbox: Rc<Sandbox>) -> Result<()> {
     if let Some(port) = sandbox.config.log_port {
         spawn_local(log_stream::serve(vsock::listen(port)?));
     }
+    debug_console::open(&sandbox)?;
     sandbox.receipt.borrow_mut().mark("ready");
     if let Some(port) = sandbox.config.ready_port {
         spawn_local(announce(port));

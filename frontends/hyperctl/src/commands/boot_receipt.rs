@@ -22,22 +22,13 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<u8> {
     let pod = Store::open()?.find(&args.pod)?;
     let operation = || format!("read boot receipt of pod {:?}", pod.state.name);
-    let guest = guest_receipt(&pod).await.context(operation)?;
+    let guest = client::receipt_of(&pod).await.context(operation)?;
     let timeline = timeline(&pod, &guest);
     if let Some(path) = &args.svg {
         fs::write(path, svg::render(&timeline)).context(|| format!("write {path:?}"))?;
     }
     output::print(table::render(&timeline))?;
     Ok(0)
-}
-
-/// A living guest is asked; an exited pod's record has what it said.
-async fn guest_receipt(pod: &Pod) -> Result<GuestReceipt> {
-    if let Some(receipt) = &pod.state.receipt {
-        return Ok(receipt.clone());
-    }
-    let (sandbox, _container) = client::connect(pod).await?;
-    client::receipt(&sandbox).await
 }
 
 fn timeline(pod: &Pod, guest: &GuestReceipt) -> Timeline {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::output;
+use crate::pod::client;
 use crate::pod::state::{State, Status};
 use crate::pod::store::{Pod, Store};
 use crate::time;
@@ -16,18 +17,40 @@ pub struct Args {
     pods: Vec<String>,
 }
 
-pub fn run(args: &Args) -> Result<u8> {
+pub async fn run(args: &Args) -> Result<u8> {
     let store = Store::open()?;
     let mut values = Vec::new();
     for name in &args.pods {
-        values.push(describe(&store.find(name)?)?);
+        let pod = store.find(name)?;
+        let guest = guest(&pod).await;
+        values.push(describe(&pod, &guest)?);
     }
     output::print(format!("{}\n", serde_json::to_string_pretty(&values)?))?;
     Ok(0)
 }
 
+/// What the guest has found out about its own root; null where it cannot be asked and has left no word.
+async fn guest(pod: &Pod) -> Value {
+    match client::receipt_of(pod).await {
+        Ok(receipt) => json!({
+            "root": {
+                "mode": receipt.boot_mode,
+                "fstype": receipt.root_fstype,
+                "dax": receipt.root_dax,
+                "verity": receipt.root_verity,
+            },
+            "memory_total_bytes": receipt.mem_total_bytes,
+            "memory_available_bytes": receipt.mem_available_bytes,
+        }),
+        Err(err) => {
+            log::debug!("inspect {:?}: {err}", pod.state.name);
+            Value::Null
+        }
+    }
+}
+
 /// The state file's content; times as people and programs read them, and where the files are.
-fn describe(pod: &Pod) -> Result<Value> {
+fn describe(pod: &Pod, guest: &Value) -> Result<Value> {
     let State {
         id,
         name,
@@ -51,6 +74,7 @@ fn describe(pod: &Pod) -> Result<Value> {
         "state": describe_status(status),
         "host_pid": host_pid,
         "vm": vm,
+        "guest": guest,
         "address": address,
         "process": process,
         "steps": steps,

@@ -40,13 +40,18 @@ pub fn transport_of(address: &AgentAddress) -> &'static str {
     }
 }
 
-/// Connects to the guest at `address`.
-pub async fn reach(address: &Address) -> Result<Sandbox> {
-    let transport = match address.clone() {
+/// In host-lib's words.
+pub fn transport(address: &Address) -> Transport {
+    match address.clone() {
         Address::Vsock { cid, port } => Transport::Vsock { cid, port },
         Address::Hybrid { path, port } => Transport::Hybrid { path, port },
         Address::Unix { path } => Transport::Unix { path },
-    };
+    }
+}
+
+/// Connects to the guest at `address`.
+pub async fn reach(address: &Address) -> Result<Sandbox> {
+    let transport = transport(address);
     let options = ConnectOptions { deadline: CONNECT, ..ConnectOptions::default() };
     let sandbox = Sandbox::connect_with(&transport, options).await;
     sandbox.map_err(|err| {
@@ -90,6 +95,15 @@ async fn ask_to_end(pod: &Pod, signal: u32) -> Result<()> {
     Ok(())
 }
 
+/// What a pod's guest noted of its boot: a living guest is asked; an exited pod's record has what it said.
+pub async fn receipt_of(pod: &Pod) -> Result<GuestReceipt> {
+    if let Some(receipt) = &pod.state.receipt {
+        return Ok(receipt.clone());
+    }
+    let (sandbox, _container) = connect(pod).await?;
+    receipt(&sandbox).await
+}
+
 /// What the guest noted of its boot.
 pub async fn receipt(sandbox: &Sandbox) -> Result<GuestReceipt> {
     let receipt = sandbox.boot_receipt().await.map_err(|err| guest_error(&err))?;
@@ -102,6 +116,7 @@ pub async fn receipt(sandbox: &Sandbox) -> Result<GuestReceipt> {
         boot_mode: receipt.boot_mode,
         root_fstype: receipt.root_fstype,
         root_dax: receipt.root_dax,
+        root_verity: receipt.root_verity,
         mem_total_bytes: receipt.mem_total_bytes,
         mem_available_bytes: receipt.mem_available_bytes,
     })

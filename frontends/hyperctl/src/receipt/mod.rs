@@ -39,6 +39,8 @@ pub struct GuestReceipt {
     pub boot_mode: String,
     pub root_fstype: String,
     pub root_dax: bool,
+    #[serde(default)]
+    pub root_verity: bool,
     pub mem_total_bytes: u64,
     pub mem_available_bytes: u64,
 }
@@ -193,7 +195,11 @@ fn guest_label(name: &str) -> &str {
 fn describe(guest: &GuestReceipt) -> String {
     let mib = |bytes: u64| bytes >> 20;
     let used = guest.mem_total_bytes.saturating_sub(guest.mem_available_bytes);
-    let dax = if guest.root_dax { " with DAX" } else { "" };
+    let dax = match (guest.root_dax, guest.root_verity) {
+        (true, _) => " with DAX",
+        (false, true) => " with verity",
+        (false, false) => "",
+    };
     let root = match guest.root_fstype.as_str() {
         "" => String::new(),
         fstype => format!("{fstype} root{dax}, "),
@@ -238,6 +244,7 @@ pub mod tests {
             boot_mode: "initrd".into(),
             root_fstype: "rootfs".into(),
             root_dax: false,
+            root_verity: false,
             mem_total_bytes: 54 << 20,
             mem_available_bytes: 43 << 20,
         };

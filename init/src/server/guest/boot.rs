@@ -19,6 +19,7 @@ pub async fn receipt(sandbox: Rc<Sandbox>, _: BootReceiptRequest) -> Result<Boot
     answer.boot_mode = boot::mode()?.to_owned();
     answer.root_fstype = boot::root_fstype()?.to_owned();
     answer.root_dax = boot::root_is_dax()?;
+    answer.root_verity = boot::root_is_verity()?;
     let memory = boot::Memory::read()?;
     answer.mem_total_bytes = memory.total_bytes;
     answer.mem_available_bytes = memory.available_bytes;
