@@ -86,9 +86,6 @@ pub struct Rootfs {
     /// Such a root is read, not mapped
     #[arg(long)]
     pub verity: bool,
-    /// Begin with an info block, by which a kernel without our patch maps a plain nvdimm (DAX); other kernels read the same
-    #[arg(long, conflicts_with = "verity")]
-    pub info_block: bool,
     #[command(flatten)]
     pub shape: Shape,
 }

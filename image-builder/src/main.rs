@@ -69,10 +69,10 @@ fn guest_tree(init: &Path, more: &More) -> Result<Tree> {
 }
 
 fn rootfs(arguments: &Rootfs) -> Result<()> {
-    let Rootfs { init, output, more, verity, info_block, shape } = arguments;
+    let Rootfs { init, output, more, verity, shape } = arguments;
     let tree = guest_tree(init, more)?;
     check_output(output)?;
-    let options = erofs::Options { verity: *verity, info_block: *info_block, ..shape.options() };
+    let options = erofs::Options { verity: *verity, info_block: !verity, ..shape.options() };
     let written = erofs::write(&tree, &options, output, &Terminal::default())?;
     Manifest::new(output, "erofs", &written, &tree)?.store(output)?;
     report(output, &written)

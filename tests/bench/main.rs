@@ -16,6 +16,7 @@ mod figures;
 mod limit;
 mod measure_boot;
 mod measure_container;
+mod measure_image;
 mod measure_import;
 mod measure_layers;
 mod measure_load;
@@ -37,7 +38,7 @@ use figures::Figures;
 type Measure = fn(&mut Figures) -> Result<()>;
 
 /// What is measured, in order: what needs the most quiet first.
-const MEASURES: [(&str, Measure); 10] = [
+const MEASURES: [(&str, Measure); 11] = [
     ("sizes", measure_size::measure),
     ("boot", measure_boot::measure),
     ("container and exec", measure_container::measure),
@@ -45,6 +46,7 @@ const MEASURES: [(&str, Measure); 10] = [
     ("wall times", measure_wall::measure),
     ("stdout throughput", measure_throughput::measure),
     ("memory", measure_memory::measure),
+    ("image", measure_image::measure),
     ("smallest guest", measure_smallest::measure),
     ("image import", measure_import::measure),
     ("load", measure_load::measure),

@@ -25,6 +25,7 @@ mod events;
 mod exec;
 mod failure;
 mod freeze;
+mod guest_image;
 mod guest_log;
 #[path = "harness.rs"]
 mod harness_itself;
