@@ -88,7 +88,7 @@ fn a_rootfs_is_persistent_memory_in_the_first_slot() {
     assert!(line.contains("-bios qboot.rom -machine q35,"), "{line}");
     assert!(line.contains("-m 64M,maxmem=2112M"), "{line}");
     assert_eq!(line.matches("acpi=off").count(), 2, "the board's and the kernel's: {line}");
-    assert!(line.contains(" memmap=2G$4G "), "{line}");
+    assert!(line.contains(" memmap=2G$4G irqfixup "), "{line}");
     assert!(
         line.contains(
             "-object memory-backend-file,id=root-file,share=on,readonly=on,size=4194304,mem-path=/g/rootfs.erofs \
