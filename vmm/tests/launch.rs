@@ -1,7 +1,7 @@
 //! Launching against a stand-in for QEMU (`examples/fake_qemu.rs`): every way to fail has its error, and nothing is
 //! left.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
