@@ -54,6 +54,7 @@ mod pod;
 mod process;
 mod propagation;
 mod protocol;
+mod pull;
 mod refusal;
 mod resources;
 mod seccomp;
