@@ -3,6 +3,7 @@
 //! The agent is reached at the address in the pod's state. When it does not answer, the host can still be ended: by a
 //! pidfd, taken while the pod's lock shows that the host lives, so that a recycled pid is never hit.
 
+use std::path::Path;
 use std::time::Duration;
 
 use hyperstart::{BootStep, Code, ConnectOptions, Container, ContainerId, Sandbox, Transport};
@@ -59,6 +60,19 @@ pub async fn reach(address: &Address) -> Result<Sandbox> {
     })
 }
 
+/// The same, unless what is in `dir` ends before: an address that nobody serves any more may accept and stay silent.
+pub async fn reach_hosted(address: &Address, dir: &Path) -> Result<Sandbox> {
+    tokio::select! {
+        biased;
+        sandbox = reach(address) => sandbox,
+        gone = gone(dir) => {
+            gone?;
+            let ended = Error::new("it has just ended").with_lost(true);
+            Err(ended.hint("`hyperctl logs POD` shows its output"))
+        }
+    }
+}
+
 /// The guest of a running pod, and its container.
 pub async fn connect(pod: &Pod) -> Result<(Sandbox, Container)> {
     let name = &pod.state.name;
@@ -72,7 +86,7 @@ pub async fn connect(pod: &Pod) -> Result<(Sandbox, Container)> {
                 .hint(format!("`hyperctl logs {name}` shows its output")));
         }
     };
-    let sandbox = reach(address).await?;
+    let sandbox = reach_hosted(address, &pod.dir).await?;
     let id = ContainerId::new(&pod.state.id).map_err(|err| guest_error(&err))?;
     let container = sandbox.container(id);
     Ok((sandbox, container))
@@ -191,8 +205,8 @@ async fn gone_within(pod: &Pod, patience: Duration) -> Result<bool> {
 }
 
 /// Waits until nothing of it is left but its record.
-pub async fn gone(pod: &Pod) -> Result<()> {
-    while pod.is_hosted()? {
+pub async fn gone(dir: &Path) -> Result<()> {
+    while hosted::is_hosted(dir)? {
         sleep(POLL).await;
     }
     Ok(())

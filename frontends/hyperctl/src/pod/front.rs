@@ -72,7 +72,7 @@ impl Front<'_> {
 /// Waits until nothing is left but the record.
 async fn over(pod: &Pod, attachment: &mut Attachment) -> Result<Option<Ended>> {
     let ended = attachment.ended().await;
-    client::gone(pod).await?;
+    client::gone(&pod.dir).await?;
     Ok(ended)
 }
 

@@ -89,7 +89,7 @@ impl Link {
         if let Some(sandbox) = sandbox {
             return Ok(sandbox);
         }
-        let sandbox = client::reach(&self.address).await?;
+        let sandbox = client::reach_hosted(&self.address, &self.dir).await?;
         self.sandbox.replace(Some(sandbox.clone()));
         Ok(sandbox)
     }
