@@ -131,6 +131,7 @@ pub const ROWS: &[Spec] = &[
     watched("load.cycle_ratio", "  the last 100 of 400 to the first 100", Unit::Times).at_most(1.1),
     watched("load.cycle_init", "  init's anonymous, grown by 2,000", Unit::Kib).at_most(64.0),
     watched("load.exec", "500 execs at a time, each", Unit::Minstr),
+    watched("load.exec_ratio", "  the second 500 to the first", Unit::Times).at_most(1.1),
     watched("load.orphan", "an orphan of 100,000, made and reaped", Unit::Minstr),
 ];
 

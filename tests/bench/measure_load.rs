@@ -120,11 +120,15 @@ fn execs(vm: &Vm, counter: &Counter, figures: &mut Figures) -> Result<()> {
             finish(&process).await
         }
     };
-    let begun = counter.settle()?;
-    let finished = vm.run_together("execs at a time", (0..EXECS).map(start));
-    finished.into_iter().collect::<Result<()>>()?;
-    let counted = since(counter.settle()?, begun)?;
-    figures.once("load.exec", millions(counted) / EXECS as f64);
+    let round = || {
+        let begun = counter.settle()?;
+        let finished = vm.run_together("execs at a time", (0..EXECS).map(start));
+        finished.into_iter().collect::<Result<()>>()?;
+        since(counter.settle()?, begun)
+    };
+    let (first, second) = (round()?, round()?);
+    figures.once("load.exec", millions(first) / EXECS as f64);
+    figures.once("load.exec_ratio", second as f64 / first as f64);
     Ok(())
 }
 
