@@ -169,6 +169,7 @@ fn machine_with_the_file(directory: &Path) -> Result<Machine> {
         VmConfig { mode: Mode::Dax, memory_mib: 512, ..VmConfig::default() }.machine();
     machine.disks.push(Disk { path: mapped, read_only: true });
     machine.disks.push(Disk { path: block, read_only: false }); // only what is read-only is mapped
-    machine.shares.push(Share { path: shared, tag: "share".into(), read_only: true });
+    let (kind, tag) = (hyperstart_vmm::ShareKind::NineP, "share".into());
+    machine.shares.push(Share { kind, path: shared, tag, read_only: true });
     Ok(machine)
 }

@@ -76,6 +76,7 @@ impl Place {
         command
             .env("HYPERSTART_STATE_DIR", self.state())
             .env("HYPERSTART_STORE_DIR", self.path("store"))
+            .env("HYPERSTART_VOLUME_DIR", self.path("volumes"))
             .env("TMPDIR", self.directory.path().join("tmp"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }

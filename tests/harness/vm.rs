@@ -76,6 +76,7 @@ impl VmConfig {
             .shares
             .iter()
             .map(|(path, tag)| hyperstart_vmm::Share {
+                kind: hyperstart_vmm::ShareKind::NineP,
                 path: path.clone(),
                 tag: tag.clone(),
                 read_only: false,

@@ -25,6 +25,7 @@ use crate::qemu::{DiskDevice, Slot};
 use crate::qmp::Qmp;
 use crate::rundir::RunDir;
 use crate::serial::SerialPort;
+use crate::virtiofs;
 use crate::vm::{AgentAddress, DIRECTORY, Parts, Readiness, Vm};
 use crate::vsock::Daemon;
 
@@ -40,6 +41,8 @@ const DRIVERS: [&str; 3] = ["mmioblk", "blk", "virtio-pmem"];
 pub(crate) struct Kept {
     pub(crate) qemu: u32,
     pub(crate) daemon: Option<u32>,
+    /// Of shares: those that have a daemon, in their order.
+    pub(crate) share_daemons: Vec<(usize, u32)>,
     pub(crate) memory_mib: u32,
     pub(crate) accel: Accel,
     pub(crate) address: AgentAddress,
@@ -77,7 +80,7 @@ impl Kept {
         let disk = |disk: &DiskDevice| json!([disk.driver, disk.source, disk.path]);
         let slot = |slot: &Slot| json!([slot.bus, slot.address, slot.pci_path]);
         json!({
-            "qemu": self.qemu, "daemon": self.daemon, "memory_mib": self.memory_mib,
+            "qemu": self.qemu, "daemon": self.daemon, "share_daemons": self.share_daemons, "memory_mib": self.memory_mib,
             "accel": self.accel.name(), "address": address,
             "disks": self.disks.iter().map(disk).collect::<Vec<_>>(),
             "slots": self.slots.iter().map(slot).collect::<Vec<_>>(),
@@ -94,6 +97,7 @@ impl Kept {
         Some(Self {
             qemu: number(value.get("qemu")?)?,
             daemon: value.get("daemon").and_then(number),
+            share_daemons: serde_json::from_value(value.get("share_daemons")?.clone()).ok()?,
             memory_mib: number(value.get("memory_mib")?)?,
             accel,
             address: address(value.get("address")?)?,
@@ -147,6 +151,8 @@ impl Vm {
         };
         let qemu = Instance::adopt(process, run_dir, kept.memory_mib, &path(CONSOLE_PIPE))?;
         let daemon = kept.daemon.map(|pid| Daemon::adopt(pid, &dir)).transpose()?;
+        let of_share = |(index, pid): &(usize, u32)| virtiofs::Daemon::adopt(*pid, &dir, *index);
+        let share_daemons = kept.share_daemons.iter().map(of_share).collect::<Result<_>>()?;
         let plugs = async |qmp: &Qmp| Plugs::adopt(qmp, kept.slots.clone()).await;
         let (qmp, (plugs, plugged)) = qemu.reconnect(&path(MONITOR), plugs).await?;
         let readiness = match &kept.address {
@@ -158,7 +164,18 @@ impl Vm {
         };
         let Kept { disks, address, accel, .. } = kept;
         let dir = RunDir::inherit(dir);
-        let parts = Parts { qemu, qmp, readiness, daemon, disks, plugs, address, accel, dir };
+        let parts = Parts {
+            qemu,
+            qmp,
+            readiness,
+            daemon,
+            share_daemons,
+            disks,
+            plugs,
+            address,
+            accel,
+            dir,
+        };
         Ok((Self::of(parts), plugged))
     }
 }
@@ -213,6 +230,7 @@ mod tests {
             let kept = Kept {
                 qemu: 12,
                 daemon: Some(13),
+                share_daemons: vec![(1, 14)],
                 memory_mib: 64,
                 accel: Accel::Kvm,
                 address: address.clone(),
@@ -226,6 +244,7 @@ mod tests {
             kept.save(dir.path()).unwrap();
             let found = Kept::load(dir.path()).unwrap();
             assert_eq!((found.qemu, found.daemon, found.memory_mib), (12, Some(13), 64));
+            assert_eq!(found.share_daemons, [(1, 14)]);
             assert_eq!((found.accel, &found.address), (Accel::Kvm, &address));
             assert_eq!((found.disks, found.slots), (kept.disks, kept.slots));
         }

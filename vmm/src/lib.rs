@@ -27,6 +27,7 @@ pub mod boot;
 pub mod console;
 pub mod error;
 mod guest_files;
+mod helper;
 mod instance;
 mod kept;
 mod line;
@@ -42,13 +43,16 @@ pub mod qmp;
 pub mod root;
 pub mod rundir;
 pub mod serial;
+pub mod virtiofs;
 pub mod vm;
 pub mod vsock;
 
 pub use accel::Accel;
 pub use error::{Error, Result};
 pub use kept::{end_processes, end_remains};
-pub use machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share, TransportKind};
+pub use machine::{
+    Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share, ShareKind, TransportKind,
+};
 pub use plug::Plugged;
 pub use process::Exit;
 pub use qemu::DiskDevice;

@@ -98,9 +98,32 @@ pub struct Disk {
     pub read_only: bool,
 }
 
-/// A directory of the host that the guest can mount by 9p.
+/// Who serves a directory to the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShareKind {
+    /// QEMU itself, by 9p.
+    #[default]
+    NineP,
+    /// The daemon virtiofsd, by virtio-fs: see [`virtiofs::usable`](crate::virtiofs::usable). The host's page cache
+    /// is closer, and QEMU does not open the files.
+    VirtioFs,
+}
+
+impl ShareKind {
+    /// The name of the file system, as people know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NineP => "9p",
+            Self::VirtioFs => "virtio-fs",
+        }
+    }
+}
+
+/// A directory of the host that the guest can mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
+    /// Who serves it.
+    pub kind: ShareKind,
     /// The directory.
     pub path: PathBuf,
     /// The name that the guest mounts: at most 31 bytes.
@@ -218,6 +241,11 @@ impl Machine {
 
     fn devices(&self) -> usize {
         self.disks.len() + self.shares.len() + self.nics.len()
+    }
+
+    /// Whether a daemon serves a directory, which needs the guest's memory.
+    pub(crate) fn has_virtiofs(&self) -> bool {
+        self.shares.iter().any(|share| share.kind == ShareKind::VirtioFs)
     }
 
     /// Whether the board has ACPI. It is left out where nothing needs it, because it costs the guest's kernel 14 M
@@ -359,7 +387,12 @@ mod tests {
 
     #[test]
     fn tags_are_short_and_unique() {
-        let share = |tag: &str| Share { path: "/d".into(), tag: tag.into(), read_only: false };
+        let share = |tag: &str| Share {
+            kind: ShareKind::NineP,
+            path: "/d".into(),
+            tag: tag.into(),
+            read_only: false,
+        };
         let twice = Machine { shares: vec![share("a"), share("a")], ..microvm() };
         assert!(reason(&twice).contains("used twice"));
         let long = Machine { shares: vec![share(&"x".repeat(32))], ..microvm() };

@@ -17,7 +17,7 @@ use crate::machine::{Boot, Disk, Machine, TransportKind};
 use crate::program::{find_program, search_path};
 use crate::qemu::{Clocks, DiskFacts, ICOUNT_TSC_KHZ, PMEM_ALIGN, TIMER_PATCH};
 use crate::root::Verity;
-use crate::vsock;
+use crate::{virtiofs, vsock};
 
 /// The environment variable that names QEMU's binary.
 const QEMU_OVERRIDE: &str = "HYPERSTART_QEMU";
@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) verity: Option<Verity>,
     /// One for each disk.
     pub(crate) disks: Vec<DiskFacts>,
+    /// The daemon's program, if a share needs it.
+    pub(crate) virtiofsd: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Plan {
             rootfs_bytes,
             verity,
             disks,
+            virtiofsd: find_virtiofsd(machine)?,
         })
     }
 }
@@ -148,6 +151,14 @@ fn check_shares(machine: &Machine) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn find_virtiofsd(machine: &Machine) -> Result<Option<PathBuf>> {
+    if !machine.has_virtiofs() {
+        return Ok(None);
+    }
+    let unusable = |detail| Error::Daemon { name: "virtiofsd", detail, stderr: String::new() };
+    virtiofs::usable().map(Some).map_err(unusable)
 }
 
 /// Refuses a guest that is larger than the host. One that is larger than what is free may still use less.

@@ -16,7 +16,12 @@ const KEPT: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+setfcap";
 
 /// A command for `program` that the kernel kills when this process dies, and that can get no privilege any more.
 pub(crate) fn tied(program: &Path) -> Command {
-    let mut command = confined();
+    tied_with(program, KEPT)
+}
+
+/// The same with other capabilities, in the words of setpriv(1).
+pub(crate) fn tied_with(program: &Path, capabilities: &str) -> Command {
+    let mut command = confined(capabilities);
     command.args(["--pdeathsig", "KILL"]);
     command.args(["--", "/bin/sh", "-c", RUN_IF_OWNER_LIVES, "sh"]);
     command.arg(std::process::id().to_string()).arg(program);
@@ -26,17 +31,22 @@ pub(crate) fn tied(program: &Path) -> Command {
 /// A command for `program` that lives on when this process dies, and that can get no privilege any more. It is found by
 /// its `mark`, the directory that its owner has for it.
 pub(crate) fn loose(program: &Path, mark: &Path) -> Command {
-    let mut command = confined();
+    loose_with(program, mark, KEPT)
+}
+
+/// The same with other capabilities.
+pub(crate) fn loose_with(program: &Path, mark: &Path, capabilities: &str) -> Command {
+    let mut command = confined(capabilities);
     command.arg("--").arg(program).env(MARK, mark);
     command
 }
 
 /// What both begin with: a child can get no privilege, and has no more capabilities than it needs.
-fn confined() -> Command {
+fn confined(capabilities: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--no-new-privs");
     if may_drop_capabilities() {
-        command.args(["--bounding-set", KEPT]);
+        command.args(["--bounding-set", capabilities]);
     }
     command
 }

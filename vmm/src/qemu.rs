@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use hyperstart_protocol::SERIAL_PORT_NAME;
 
 use crate::accel::Accel;
-use crate::machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share};
+use crate::machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share, ShareKind};
 use crate::root::{self, Verity};
 
 /// What had to be found out before QEMU can be told.
@@ -56,6 +56,13 @@ pub struct Wiring {
     pub disks: Vec<DiskFacts>,
     /// Whether we may change file owners, so that a share can keep them.
     pub privileged: bool,
+    /// The directory of the sockets at which virtiofsd listens: see [`share_socket`].
+    pub share_sockets: PathBuf,
+}
+
+/// Where the daemon of the share of this index listens.
+pub fn share_socket(dir: &Path, index: usize) -> PathBuf {
+    dir.join(format!("fs{index}.sock"))
 }
 
 /// How the guest's kernel learns the frequencies of its clocks. It measures against a PIT what it is not told.
@@ -184,7 +191,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<OsString> {
     args.disks(machine, wiring);
     args.channel(&wiring.channel);
     for (index, share) in machine.shares.iter().enumerate() {
-        args.share(index, share, wiring.privileged);
+        args.share(index, share, wiring);
     }
     for (index, nic) in machine.nics.iter().enumerate() {
         args.nic(index, nic);
@@ -347,7 +354,8 @@ impl Args {
     }
 
     fn board(&mut self, machine: &Machine, wiring: &Wiring) {
-        let shared = matches!(wiring.channel, Channel::VhostUserVsock { .. });
+        let shared =
+            matches!(wiring.channel, Channel::VhostUserVsock { .. }) || machine.has_virtiofs();
         let board = Opt::new(match machine.kind {
             MachineKind::Microvm => match wiring.clocks {
                 Clocks::Measured | Clocks::TimerTold => MICROVM.to_owned(),
@@ -377,7 +385,7 @@ impl Args {
         self.add("-smp", machine.cpus.to_string());
         self.add("-m", memory(machine, wiring));
         if shared {
-            // The daemon reads and writes the guest's queues: it must map the same memory.
+            // A daemon reads and writes the guest's queues: it must map the same memory.
             let backend =
                 format!("memory-backend-memfd,id=memory,share=on,size={}M", machine.memory_mib);
             self.add("-object", backend);
@@ -469,8 +477,21 @@ impl Args {
         }
     }
 
+    fn share(&mut self, index: usize, share: &Share, wiring: &Wiring) {
+        match share.kind {
+            ShareKind::NineP => self.ninep(index, share, wiring.privileged),
+            ShareKind::VirtioFs => {
+                let socket = share_socket(&wiring.share_sockets, index);
+                let chardev = Opt::new(format!("socket,id=share{index}-fs,server=off"));
+                self.add("-chardev", chardev.path("path", &socket));
+                let device = self.device("vhost-user-fs").text(&format!("chardev=share{index}-fs"));
+                self.add("-device", device.path("tag", Path::new(&share.tag)));
+            }
+        }
+    }
+
     /// Who may not change owners gives the guest files with those that they have.
-    fn share(&mut self, index: usize, share: &Share, privileged: bool) {
+    fn ninep(&mut self, index: usize, share: &Share, privileged: bool) {
         let model = if privileged { "passthrough" } else { "none" };
         let read_only = on_off(share.read_only);
         let fsdev = Opt::new(format!(

@@ -9,8 +9,10 @@
 //! subdirectory `vm`, which goes away with the VM even if the owner is killed (see `rundir`). A VM that outlives its
 //! owner has there what an heir needs (see `kept`).
 
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyperstart_protocol::{AGENT_PORT, READY_PORT};
@@ -21,7 +23,7 @@ use crate::accel::Accel;
 use crate::error::{Error, Result};
 use crate::instance::{END_DEADLINE, Instance};
 use crate::kept::{self, Kept};
-use crate::machine::{Disk, Machine};
+use crate::machine::{Disk, Machine, ShareKind};
 use crate::mux::Mux;
 use crate::plan::{Plan, Transport};
 use crate::plug::{Plugged, Plugs};
@@ -31,6 +33,7 @@ use crate::qemu::{self, Channel, DiskDevice, Wiring};
 use crate::qmp::Qmp;
 use crate::rundir::{RunDir, make_private, make_private_directories};
 use crate::serial::SerialPort;
+use crate::virtiofs;
 use crate::vsock::{self, Daemon, ReadyPort};
 
 /// In the run directory, and gone with the VM.
@@ -72,6 +75,7 @@ pub struct Vm {
     /// Serves a serial port, from READY on.
     mux: OnceLock<Mux>,
     daemon: Option<Daemon>,
+    share_daemons: Vec<virtiofs::Daemon>,
     disks: Vec<DiskDevice>,
     plugs: Plugs,
     address: AgentAddress,
@@ -85,6 +89,7 @@ pub(crate) struct Parts {
     pub(crate) qmp: Qmp,
     pub(crate) readiness: Readiness,
     pub(crate) daemon: Option<Daemon>,
+    pub(crate) share_daemons: Vec<virtiofs::Daemon>,
     pub(crate) disks: Vec<DiskDevice>,
     pub(crate) plugs: Plugs,
     pub(crate) address: AgentAddress,
@@ -134,9 +139,32 @@ impl Vm {
     }
 
     pub(crate) fn of(parts: Parts) -> Self {
-        let Parts { qemu, qmp, readiness, daemon, disks, plugs, address, accel, dir } = parts;
+        let Parts {
+            qemu,
+            qmp,
+            readiness,
+            daemon,
+            share_daemons,
+            disks,
+            plugs,
+            address,
+            accel,
+            dir,
+        } = parts;
         let (readiness, mux) = (Mutex::new(readiness), OnceLock::new());
-        Self { qemu, qmp, readiness, mux, daemon, disks, plugs, address, accel, _dir: dir }
+        Self {
+            qemu,
+            qmp,
+            readiness,
+            mux,
+            daemon,
+            share_daemons,
+            disks,
+            plugs,
+            address,
+            accel,
+            _dir: dir,
+        }
     }
 
     /// Waits until the guest says that it is ready, at most `deadline` from now. Returns at once when it has said so.
@@ -292,9 +320,25 @@ impl Vm {
     }
 
     async fn daemon_ended(&self) -> Error {
-        match &self.daemon {
-            Some(daemon) => daemon.ended().await,
-            None => std::future::pending().await,
+        let vsock = async {
+            match &self.daemon {
+                Some(daemon) => daemon.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut endings: Vec<_> =
+            self.share_daemons.iter().map(|daemon| Box::pin(daemon.ended())).collect();
+        let shares = poll_fn(|context| {
+            for ending in &mut endings {
+                if let Poll::Ready(err) = ending.as_mut().poll(context) {
+                    return Poll::Ready(err);
+                }
+            }
+            Poll::Pending
+        });
+        tokio::select! {
+            err = vsock => err,
+            err = shares => err,
         }
     }
 }
@@ -329,7 +373,9 @@ impl Plan {
             verity: self.verity.clone(),
             disks: self.disks.clone(),
             privileged: rustix::process::geteuid().is_root(),
+            share_sockets: dir.path().to_path_buf(),
         };
+        let (kept_daemons, share_daemons) = self.serve_shares(machine, dir.path()).await?;
         let control = vsock::bind(&wiring.qmp)?;
         let mut command = if outlives { loose(&self.qemu, dir.path()) } else { tied(&self.qemu) };
         command.args(qemu::arguments(machine, &wiring));
@@ -345,6 +391,7 @@ impl Plan {
             Kept {
                 qemu: qemu.pid(),
                 daemon: daemon.as_ref().map(Daemon::pid),
+                share_daemons: kept_daemons,
                 memory_mib: qemu.memory_mib(),
                 accel: wiring.accel,
                 address: address.clone(),
@@ -354,7 +401,37 @@ impl Plan {
             .save(dir.path())?;
         }
         let (plugs, accel) = (Plugs::new(slots), wiring.accel);
-        Ok(Vm::of(Parts { qemu, qmp, readiness, daemon, disks, plugs, address, accel, dir }))
+        Ok(Vm::of(Parts {
+            qemu,
+            qmp,
+            readiness,
+            daemon,
+            share_daemons,
+            disks,
+            plugs,
+            address,
+            accel,
+            dir,
+        }))
+    }
+
+    /// Starts the daemons of those shares that have one; their pids by the shares' indices.
+    async fn serve_shares(
+        &self,
+        machine: &Machine,
+        dir: &Path,
+    ) -> Result<(Vec<(usize, u32)>, Vec<virtiofs::Daemon>)> {
+        let (mut pids, mut daemons) = (Vec::new(), Vec::new());
+        let Some(program) = &self.virtiofsd else { return Ok((pids, daemons)) };
+        for (index, share) in machine.shares.iter().enumerate() {
+            if share.kind == ShareKind::VirtioFs {
+                let outlives = machine.outlives_owner;
+                let daemon = virtiofs::Daemon::start(program, dir, index, share, outlives).await?;
+                pids.push((index, daemon.pid()));
+                daemons.push(daemon);
+            }
+        }
+        Ok((pids, daemons))
     }
 
     /// Makes the host's side of the transport.

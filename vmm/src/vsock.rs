@@ -6,8 +6,6 @@
 //!   context id alone.
 //! - `vhost-device-vsock`, a daemon for each VM (it must be restarted with it): vsock is a unix socket on which a
 //!   client says `CONNECT <port>`; a guest that connects to port N of the host reaches the unix socket `<path>_N`.
-//!
-//! The daemon's socket may exist before the daemon listens; QEMU would be refused. `/proc/net/unix` says which it is.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -15,20 +13,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
 use hyperstart_protocol::{READY_LINE, READY_PORT};
 use tokio::io::{AsyncBufRead, AsyncRead, BufReader};
 use tokio::net::UnixListener;
-use tokio::time::Instant;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
-use crate::boot;
-use crate::console::create_private;
 use crate::error::{Error, Result};
+use crate::helper::Helper;
 use crate::line;
-use crate::process::Process;
 use crate::program::{find_program, loose, search_path, tied};
 
 /// The context id behind a daemon: nobody else sees it.
@@ -44,11 +37,6 @@ const DAEMON_BUFFER: u32 = 256 << 10;
 const DAEMON_LOG: &str = "vhost-device-vsock.log";
 const VHOST: &str = "vhost.sock";
 const UDS: &str = "vsock.sock";
-/// How long the daemon may take until it listens.
-const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
-/// What Rust's runtime says of a panic, and how often the daemon's words are read for it.
-const PANICKED: &str = "panicked at";
-const LISTEN: Duration = Duration::from_secs(5);
 /// The longest path of a unix socket (sun_path, less its end).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -208,7 +196,7 @@ pub fn find_daemon() -> Option<PathBuf> {
 }
 
 /// `HYPERSTART_CACHE`, or hyperstart's directory in the user's cache.
-fn cache_directory() -> Option<PathBuf> {
+pub(crate) fn cache_directory() -> Option<PathBuf> {
     let from =
         |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     from("HYPERSTART_CACHE")
@@ -219,8 +207,7 @@ fn cache_directory() -> Option<PathBuf> {
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
-    process: Process,
-    stderr: PathBuf,
+    helper: Helper,
     /// Where QEMU connects.
     pub vhost: PathBuf,
     /// Where clients connect, and say which port.
@@ -235,21 +222,15 @@ impl Daemon {
     pub async fn start(program: &Path, dir: &Path, outlives_owner: bool) -> Result<Self> {
         let vhost = dir.join(VHOST);
         let uds = dir.join(UDS);
-        check_socket_path(&vhost)?;
         check_socket_path(&uds)?;
-        let stderr = dir.join(DAEMON_LOG);
-        let log = create_private(&stderr).map_err(Error::io(format!("make log {stderr:?}")))?;
         let mut command = if outlives_owner { loose(program, dir) } else { tied(program) };
         command.arg("--guest-cid").arg(DAEMON_CID.to_string());
         command.arg("--tx-buffer-size").arg(DAEMON_BUFFER.to_string());
         command.arg("--socket").arg(&vhost).arg("--uds-path").arg(&uds);
-        command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let daemon = Self { process: Process::spawn(DAEMON, command)?, stderr, vhost, uds };
-        daemon.listens().await?;
-        for socket in [&daemon.vhost, &daemon.uds] {
-            make_private(socket)?; // it made them by the caller's umask
-        }
-        Ok(daemon)
+        command.env("RUST_LOG", "error");
+        let helper = Helper::start(DAEMON, command, dir.join(DAEMON_LOG), &vhost).await?;
+        make_private(&uds)?; // it made it by the caller's umask
+        Ok(Self { helper, vhost, uds })
     }
 
     /// Takes over one that another owner has started with its sockets in `dir`.
@@ -257,82 +238,19 @@ impl Daemon {
     /// # Errors
     /// [`Error::Daemon`] if it has ended.
     pub fn adopt(pid: u32, dir: &Path) -> Result<Self> {
-        let stderr = dir.join(DAEMON_LOG);
-        match Process::adopt(DAEMON, pid, dir)? {
-            Some(process) => {
-                Ok(Self { process, stderr, vhost: dir.join(VHOST), uds: dir.join(UDS) })
-            }
-            None => {
-                let stderr = fs::read(&stderr).unwrap_or_default(); // the failure is said anyway
-                Err(Error::Daemon {
-                    name: DAEMON,
-                    detail: "it has ended".to_owned(),
-                    stderr: boot::quote(&String::from_utf8_lossy(&stderr)),
-                })
-            }
-        }
+        let helper = Helper::adopt(DAEMON, pid, dir, dir.join(DAEMON_LOG))?;
+        Ok(Self { helper, vhost: dir.join(VHOST), uds: dir.join(UDS) })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.helper.pid()
     }
 
     /// Waits until it has ended, or serves nobody any more, which it must not, and says so.
     pub async fn ended(&self) -> Error {
-        tokio::select! {
-            exit = self.process.wait() => self.failed(format!("it {exit}")),
-            () = self.panicked() => self.failed("its worker has panicked".to_owned()),
-        }
+        self.helper.ended().await
     }
-
-    /// A panic ends the thread that serves, and not the daemon: only its words tell of it.
-    async fn panicked(&self) {
-        let has_panicked = || {
-            let said = fs::read(&self.stderr).unwrap_or_default(); // removed: it is ending
-            String::from_utf8_lossy(&said).contains(PANICKED)
-        };
-        while !has_panicked() {
-            tokio::time::sleep(LISTEN).await;
-        }
-    }
-
-    async fn listens(&self) -> Result<()> {
-        let deadline = Instant::now() + DAEMON_DEADLINE;
-        while !is_listening(&self.vhost)? {
-            if let Some(exit) = self.process.exit() {
-                return Err(self.failed(format!("it {exit} before it listened")));
-            }
-            if Instant::now() >= deadline {
-                return Err(self
-                    .failed(format!("it does not listen after {} s", DAEMON_DEADLINE.as_secs())));
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        Ok(())
-    }
-
-    fn failed(&self, detail: String) -> Error {
-        let stderr = fs::read(&self.stderr).unwrap_or_default(); // no words then; the failure is said anyway
-        Error::Daemon {
-            name: DAEMON,
-            detail,
-            stderr: boot::quote(&String::from_utf8_lossy(&stderr)),
-        }
-    }
-}
-
-/// Whether somebody has called listen(2) on the unix socket at `path`.
-fn is_listening(path: &Path) -> Result<bool> {
-    let table = fs::read("/proc/net/unix").map_err(Error::io("read /proc/net/unix"))?;
-    Ok(table.split(|&byte| byte == b'\n').any(|line| listens_at(line, path.as_os_str().as_bytes())))
-}
-
-/// One line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`, flag `__SO_ACCEPTCON` when it listens.
-fn listens_at(line: &[u8], path: &[u8]) -> bool {
-    let accepts = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).nth(3)
-        == Some(b"00010000".as_slice());
-    accepts && line.strip_suffix(path).is_some_and(|before| before.last() == Some(&b' '))
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hyperstart_vmm::{AgentAddress, Boot, Disk, Error, Exit, Machine, Share, TransportKind, Vm};
+use hyperstart_vmm::{
+    AgentAddress, Boot, Disk, Error, Exit, Machine, Share, ShareKind, TransportKind, Vm,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -157,8 +159,12 @@ async fn a_disk_or_share_that_is_not_there_is_named() {
     let text = setup.refusal().await.to_string();
     assert!(text.starts_with("disk \"/no/such.img\": No such file"), "{text}");
     setup.machine.disks.clear();
-    setup.machine.shares =
-        vec![Share { path: "/etc/passwd".into(), tag: "t".into(), read_only: true }];
+    setup.machine.shares = vec![Share {
+        kind: ShareKind::NineP,
+        path: "/etc/passwd".into(),
+        tag: "t".into(),
+        read_only: true,
+    }];
     let text = setup.refusal().await.to_string();
     assert!(text.starts_with("share \"/etc/passwd\": Not a directory"), "{text}");
 }

@@ -1,8 +1,8 @@
-//! Host paths that a bundle's config.json binds into its container, and how each gets into the guest.
+//! Host paths that a container's mounts bind, by a bundle's config.json or `-v`, and how each gets into the guest.
 //!
 //! | source | way | so |
 //! |---|---|---|
-//! | a directory | a 9p share of its own, read-only if the mount is | writes reach it, and nothing beside it is seen |
+//! | a directory | a share of its own, read-only if the mount is: 9p for a bundle's, virtio-fs or 9p for `-v` | writes reach it, and nothing beside it is seen |
 //! | a file, read-only | copied into the pod's directory, which is shared | as it was when the pod started |
 //! | a file, writable | refused | a share has a directory, and that would show the file's neighbours to the guest |
 //! | `/sys` | the guest's own | it is the kernel's, and a container's kernel is the guest's |
@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use hyperstart::Storage;
-use hyperstart_vmm::Share;
+use hyperstart_vmm::{Share, ShareKind};
 use oci_spec::runtime::{Mount, Spec};
 
 use crate::error::{Context as _, Error, Result};
@@ -41,7 +41,10 @@ impl Binds {
         let mut binds = Binds::default();
         let mut mounts = config.mounts().clone().unwrap_or_default();
         for (index, mount) in mounts.iter_mut().enumerate().filter(|(_, mount)| is_bind(mount)) {
-            let place = binds.add(mount, bundle);
+            let source = mount.source().clone().unwrap_or_default();
+            // An absolute one stays as it is.
+            let place =
+                binds.add_volume(&bundle.join(source), is_read_only(mount), ShareKind::NineP);
             let what = || format!("mounts[{index}] {:?}", mount.destination());
             let place = place.context(what)?;
             mount.set_source(Some(place));
@@ -52,11 +55,14 @@ impl Binds {
         Ok(binds)
     }
 
-    /// Where the guest will have the mount's source.
-    fn add(&mut self, mount: &Mount, bundle: &Path) -> Result<PathBuf> {
-        let source = mount.source().clone().unwrap_or_default();
-        let named = bundle.join(&source); // an absolute one stays as it is
-        let path = fs::canonicalize(&named).context(|| format!("find {named:?}"))?;
+    /// Where the guest will have it, a directory by a share of that kind.
+    pub fn add_volume(
+        &mut self,
+        named: &Path,
+        read_only: bool,
+        kind: ShareKind,
+    ) -> Result<PathBuf> {
+        let path = fs::canonicalize(named).context(|| format!("find {named:?}"))?;
         if path == Path::new("/sys") {
             return Ok(path);
         }
@@ -69,12 +75,12 @@ impl Binds {
         }
         let meta = fs::metadata(&path).context(|| format!("find {path:?}"))?;
         if meta.is_dir() {
-            return Ok(self.add_directory(path, is_read_only(mount)));
+            return Ok(self.add_directory(path, read_only, kind));
         }
         if !meta.is_file() {
             return Err(Error::new(format!("{path:?}: neither a directory nor a regular file")));
         }
-        if !is_read_only(mount) {
+        if !read_only {
             let message = format!("{path:?}: a file cannot be shared for writing");
             return Err(Error::new(message).hint("bind its directory, or add the option \"ro\""));
         }
@@ -82,15 +88,21 @@ impl Binds {
         Ok(Path::new(&share_point(FILES)).join((self.files.len() - 1).to_string()))
     }
 
+    /// The tag of the share that this directory has.
+    pub fn tag_of(&self, path: &Path) -> Option<String> {
+        let share = self.directories.iter().find(|share| share.path == path)?;
+        Some(share.tag.clone())
+    }
+
     /// The same directory bound twice is one share, writable if one of them is: the mounts have their own options.
-    fn add_directory(&mut self, path: PathBuf, read_only: bool) -> PathBuf {
+    fn add_directory(&mut self, path: PathBuf, read_only: bool, kind: ShareKind) -> PathBuf {
         let known = self.directories.iter_mut().find(|share| share.path == path);
         let tag = if let Some(share) = known {
             share.read_only &= read_only;
             share.tag.clone()
         } else {
             let tag = format!("bind{}", self.directories.len());
-            self.directories.push(Share { path, tag: tag.clone(), read_only });
+            self.directories.push(Share { kind, path, tag: tag.clone(), read_only });
             tag
         };
         PathBuf::from(share_point(&tag))
@@ -102,17 +114,20 @@ impl Binds {
         if !self.files.is_empty() {
             let path = pod.join(FILES);
             self.copy_files(&path).context(|| "copy what is bound".to_owned())?;
-            shares.push(Share { path, tag: FILES.to_owned(), read_only: true });
+            let (kind, tag) = (ShareKind::NineP, FILES.to_owned());
+            shares.push(Share { kind, path, tag, read_only: true });
         }
         Ok(shares)
     }
 
     /// What the guest mounts for them.
     pub fn storages(&self) -> Vec<Storage> {
-        let files = (!self.files.is_empty()).then_some((FILES, true));
-        let directories =
-            self.directories.iter().map(|share| (share.tag.as_str(), share.read_only));
-        directories.chain(files).map(|(tag, read_only)| Storage::share(tag, read_only)).collect()
+        let files = (!self.files.is_empty()).then(|| Storage::share(FILES, true));
+        let directory = |share: &Share| match share.kind {
+            ShareKind::NineP => Storage::share(&share.tag, share.read_only),
+            ShareKind::VirtioFs => Storage::virtio_fs(&share.tag, share.read_only),
+        };
+        self.directories.iter().map(directory).chain(files).collect()
     }
 
     fn copy_files(&self, directory: &Path) -> Result<()> {

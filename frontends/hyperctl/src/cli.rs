@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     attach, boot_receipt, console, cp, events, exec, host, image, inspect, kill, logs, pause, ps,
-    rm, run, stats, stop, top, unpause, update, wait,
+    rm, run, stats, stop, top, unpause, update, volume, wait,
 };
 use crate::error::Result;
 
@@ -18,6 +18,7 @@ Examples:
   hyperctl pull HOST:PORT/NAME:TAG               an image from a registry
   hyperctl run -d --name web busybox sleep 1000  in the background
   hyperctl run --rm --memory 64m --cpus 0.5 busybox COMMAND   within limits; the VM is made to fit
+  hyperctl run --rm -v ./src:/src -v cache:/cache busybox ls /src   a directory of this host, and a volume
   hyperctl exec -t web uname -r                  one more process in it
   hyperctl cp web:/etc/passwd .                  files out of it, or into it
   hyperctl run --pod web -it busybox sh          a further container in that pod
@@ -35,6 +36,7 @@ Exit codes:
 Environment:
   HYPERSTART_STATE_DIR  where pods live [default: /run/hyperstart, or $XDG_RUNTIME_DIR/hyperstart]
   HYPERSTART_STORE_DIR  where imported images are [default: /var/lib/hyperstart/images, or ~/.local/share/hyperstart/images]
+  HYPERSTART_VOLUME_DIR where named volumes are [default: /var/lib/hyperstart/volumes, or ~/.local/share/…]
   HYPERSTART_GUEST_DIR  where kernel and images are [default: beside hyperctl]
   HYPERSTART_ACCEL      kvm or tcg [default: what works here]
   HYPERSTART_QEMU       QEMU's binary [default: qemu-system-x86_64]
@@ -75,6 +77,7 @@ pub enum Command {
     Image(image::Args),
     Pull(image::pull::Args),
     Images(image::ls::Args),
+    Volume(volume::Args),
     Host(host::Args),
 }
 
@@ -104,6 +107,7 @@ impl Command {
             Command::Image(args) => image::run(args).await,
             Command::Pull(args) => image::pull::run(args).await,
             Command::Images(args) => image::ls::run(&args),
+            Command::Volume(args) => volume::run(&args),
             Command::Host(args) => host::run(args).await,
         }
     }

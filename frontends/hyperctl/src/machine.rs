@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use hyperstart_vmm::{Boot, Machine, MachineKind, TransportKind};
+use hyperstart_vmm::{Boot, Machine, MachineKind, ShareKind, TransportKind, virtiofs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
@@ -33,6 +33,9 @@ pub struct MachineFlags {
     /// Places for images of further containers (`run --pod`) on a q35 or pc; they cost each boot some ms
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=24))]
     slots: u32,
+    /// How directories of this host (-v) get there [default: virtio-fs, and 9p where that cannot be]
+    #[arg(long, value_name = "virtio-fs|9p", hide_possible_values = true)]
+    share: Option<ShareFlag>,
     /// Guest kernel [default: vmlinux of the guest's files]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -76,7 +79,33 @@ pub enum TransportFlag {
     Serial,
 }
 
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+pub enum ShareFlag {
+    /// By the daemon virtiofsd
+    VirtioFs,
+    /// By QEMU
+    #[value(name = "9p")]
+    NineP,
+}
+
 impl MachineFlags {
+    /// How directories are shared: what was asked for, or the best that this host can.
+    pub fn share_kind(&self) -> Result<ShareKind> {
+        let usable = virtiofs::usable();
+        match (self.share, usable) {
+            (Some(ShareFlag::NineP), _) => Ok(ShareKind::NineP),
+            (Some(ShareFlag::VirtioFs) | None, Ok(_)) => Ok(ShareKind::VirtioFs),
+            (Some(ShareFlag::VirtioFs), Err(reason)) => {
+                Err(Error::new(format!("--share virtio-fs: {reason}"))
+                    .hint("leave it out: 9p needs nothing"))
+            }
+            (None, Err(reason)) => {
+                log::info!("directories are shared by 9p: {reason}");
+                Ok(ShareKind::NineP)
+            }
+        }
+    }
+
     /// The machine, with room for a container of these limits unless its size is said.
     pub fn machine(&self, limits: &ResourceFlags) -> Result<Machine> {
         let (boot, kernel) =

@@ -25,6 +25,7 @@ mod logging;
 mod machine;
 mod meter;
 mod moment;
+mod mounts;
 mod output;
 mod pod;
 mod progress;
@@ -36,6 +37,7 @@ mod spec;
 mod terminal;
 mod time;
 mod units;
+mod volume;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use hyperstart::spec::{default_process, default_spec};
 use hyperstart::{ContainerId, Storage};
+use hyperstart_vmm::ShareKind;
 use image_builder::ImageConfig;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Root as OciRoot, Spec};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,9 @@ use crate::flags::ContainerFlags;
 use crate::hooks::Hooks;
 use crate::image::Image;
 use crate::image_volumes;
+use crate::mounts::{Mounts, Shares};
 use crate::pod::disks::Attached;
+use crate::pod::state::Mounted;
 
 /// Docker's, for images that set none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -77,6 +80,9 @@ pub struct Container {
     /// What else of the host its mounts need.
     #[serde(skip)]
     pub binds: Binds,
+    /// What `-v` and `--mount` have come to.
+    #[serde(skip)]
+    pub mounts: Mounts,
     pub process: Process,
     /// A bundle's config.json; `None`: host-lib's default.
     config: Option<Spec>,
@@ -98,6 +104,19 @@ impl Container {
         self
     }
 
+    /// Finds what is to be mounted of the host, directories as shares of that kind.
+    pub fn find_mounts(&mut self, kind: ShareKind) -> Result<()> {
+        let shares = Shares::New { binds: &mut self.binds, kind };
+        self.mounts = Mounts::find(self.flags.mounts.all(), shares)?;
+        Ok(())
+    }
+
+    /// The same in a pod that runs, whose first container mounts `shared`.
+    pub fn find_mounts_in(&mut self, shared: &[Mounted]) -> Result<()> {
+        self.mounts = Mounts::find(self.flags.mounts.all(), Shares::OfPod(shared))?;
+        Ok(())
+    }
+
     pub fn from_image(
         image: &Image,
         words: &[String],
@@ -117,6 +136,7 @@ impl Container {
             label: name.clone(),
             root: Root::Image { layers: image.layers.clone() },
             binds: Binds::default(),
+            mounts: Mounts::default(),
             process: default_process(args, env, cwd, hyperstart::spec::user(user), tty),
             config: None,
             bundle: None,
@@ -147,6 +167,7 @@ impl Container {
             label: bundle.display().to_string(),
             root: Root::Directory { path },
             binds,
+            mounts: Mounts::default(),
             process,
             config: Some(config),
             bundle: Some(bundle.to_path_buf()),
@@ -183,6 +204,7 @@ impl Container {
             share_pids(&mut spec);
         }
         self.flags.edit_spec(&mut spec);
+        self.mounts.edit_spec(id, &mut spec);
         image_volumes::add(&self.volumes, &mut spec);
         spec
     }

@@ -15,6 +15,7 @@ fn wiring(channel: Channel) -> Wiring {
         verity: None,
         disks: Vec::new(),
         privileged: true,
+        share_sockets: "/run/vm".into(),
     }
 }
 
@@ -229,7 +230,12 @@ fn kvm_passes_the_processor_on_as_it_is() {
 
 #[test]
 fn shares_keep_owners_only_for_root() {
-    let share = Share { path: "/b,x/rootfs".into(), tag: "rootfs".into(), read_only: true };
+    let share = Share {
+        kind: ShareKind::NineP,
+        path: "/b,x/rootfs".into(),
+        tag: "rootfs".into(),
+        read_only: true,
+    };
     let machine = Machine { shares: vec![share], ..initrd() };
     let line = line(&machine, &wiring(serial()));
     assert!(
@@ -241,6 +247,23 @@ fn shares_keep_owners_only_for_root() {
     );
     let unprivileged = Wiring { privileged: false, ..wiring(serial()) };
     assert!(super::tests::line(&machine, &unprivileged).contains("security_model=none"));
+}
+
+#[test]
+fn a_daemons_share_is_a_device_and_memory_that_it_sees() {
+    let share = |kind| Share { kind, path: "/b".into(), tag: "data".into(), read_only: false };
+    let shares = vec![share(ShareKind::NineP), share(ShareKind::VirtioFs)];
+    let served = line(&Machine { shares, ..initrd() }, &wiring(serial()));
+    assert!(
+        served.contains(
+            "-chardev socket,id=share1-fs,server=off,path=/run/vm/fs1.sock \
+             -device vhost-user-fs-device,chardev=share1-fs,tag=data"
+        ),
+        "{served}"
+    );
+    assert!(served.contains("memory-backend-memfd,id=memory,share=on"), "{served}");
+    let shares = vec![share(ShareKind::NineP)];
+    assert!(!line(&Machine { shares, ..initrd() }, &wiring(serial())).contains("memfd"));
 }
 
 #[test]

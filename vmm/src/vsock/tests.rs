@@ -1,5 +1,7 @@
 //! READY lines, the daemon's ways to fail, and who listens.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
@@ -41,34 +43,6 @@ async fn a_wait_that_is_given_up_in_the_middle_of_the_line_loses_nothing() {
     tokio::time::timeout(Duration::from_millis(50), port.ready()).await.unwrap_err();
     guest.write_all(end.as_bytes()).await.unwrap();
     port.ready().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_socket_that_is_only_bound_does_not_listen() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.sock");
-    let (bound, address) = (
-        rustix::net::socket(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            None,
-        )
-        .unwrap(),
-        rustix::net::SocketAddrUnix::new(&path).unwrap(),
-    );
-    rustix::net::bind(&bound, &address).unwrap();
-    assert!(!is_listening(&path).unwrap());
-    rustix::net::listen(&bound, 1).unwrap();
-    assert!(is_listening(&path).unwrap());
-    assert!(!is_listening(&dir.path().join("ock")).unwrap());
-}
-
-#[test]
-fn a_line_of_the_kernels_table() {
-    let line = b"ffff8880: 00000002 00000000 00010000 0001 01 12345 /run/a b.sock";
-    assert!(listens_at(line, b"/run/a b.sock"));
-    assert!(!listens_at(line, b"b.sock_1"));
-    assert!(!listens_at(b"ffff8880: 00000003 00000000 00000000 0001 03 1 /run/x", b"/run/x"));
 }
 
 fn script(dir: &Path, text: &str) -> PathBuf {

@@ -63,6 +63,7 @@ fn describe(pod: &Pod, guest: &Value) -> Result<Value> {
         address,
         process,
         steps,
+        mounts,
         ..
     } = &pod.state;
     Ok(json!({
@@ -77,6 +78,7 @@ fn describe(pod: &Pod, guest: &Value) -> Result<Value> {
         "guest": guest,
         "address": address,
         "process": process,
+        "mounts": mounts,
         "steps": steps,
         "directory": pod.dir,
     }))

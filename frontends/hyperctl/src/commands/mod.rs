@@ -20,6 +20,7 @@ pub mod stop;
 pub mod top;
 pub mod unpause;
 pub mod update;
+pub mod volume;
 pub mod wait;
 
 use std::time::Duration;

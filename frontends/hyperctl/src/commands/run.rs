@@ -183,13 +183,18 @@ impl Args {
     pub fn order(&self, reader: Option<String>, size: Option<Size>) -> Result<host::Order> {
         let machine = self.machine.machine(&self.container.limits.resources)?;
         let mut images = self.images()?;
-        layers::fit(&mut images, |_| false, machine.room())?;
+        let room = machine.room().saturating_sub(self.container.mounts.all().count());
+        layers::fit(&mut images, |_| false, room)?;
         let attached = images.iter().skip(usize::from(self.bundle.is_none()));
+        let mut container = self.described_container(images.first())?.with(&self.container);
+        if self.container.mounts.all().next().is_some() {
+            container.find_mounts(self.machine.share_kind()?)?;
+        }
         Ok(host::Order {
             name: self.name.clone(),
             vm: self.machine.describe(&machine),
             machine,
-            container: self.described_container(images.first())?.with(&self.container),
+            container,
             layers: layers::each_once(attached.flat_map(|image| &image.layers)),
             images: images.iter().filter_map(Image::digest).collect(),
             share_pid: self.share_pid,

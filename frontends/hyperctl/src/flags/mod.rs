@@ -5,6 +5,7 @@ pub mod devices;
 pub mod filesystem;
 pub mod identity;
 pub mod limits;
+pub mod mounts;
 pub mod privileges;
 pub mod security;
 pub mod user_namespace;
@@ -17,6 +18,7 @@ use devices::{DeviceFlag, DeviceFlags};
 use filesystem::FilesystemFlags;
 use identity::IdentityFlags;
 use limits::LimitFlags;
+use mounts::MountFlags;
 use privileges::PrivilegeFlags;
 use security::SecurityFlags;
 use user_namespace::UserNamespaceFlags;
@@ -35,6 +37,8 @@ pub struct ContainerFlags {
     pub devices: DeviceFlags,
     #[command(flatten)]
     pub filesystem: FilesystemFlags,
+    #[command(flatten)]
+    pub mounts: MountFlags,
     #[command(flatten)]
     pub identity: IdentityFlags,
     #[command(flatten)]

@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyperstart_vmm::{Disk, Error as VmError, Plugged, Vm};
+use hyperstart::ContainerId;
+use hyperstart_vmm::{Disk, DiskDevice, Error as VmError, Plugged, Vm};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -30,6 +31,13 @@ pub struct Attached {
     pub name: String,
 }
 
+impl Attached {
+    pub fn of(device: &DiskDevice, name: &ContainerId) -> Attached {
+        let (driver, source) = (device.driver.to_owned(), device.source.clone());
+        Attached { driver, source, name: name.as_str().to_owned() }
+    }
+}
+
 pub struct Disks {
     entries: RefCell<Vec<Entry>>,
     /// Held while a disk comes or goes: two who want the same image do not bring it twice, and who needs the slot of one
@@ -43,6 +51,8 @@ pub struct Disks {
 struct Entry {
     file: FileId,
     attached: Attached,
+    #[serde(default)]
+    writable: bool,
     /// It was there when the VM started.
     fixed: bool,
     #[serde(skip)]
@@ -68,7 +78,8 @@ impl Disks {
                 name: format!("{pod}-{index}"),
             };
             let file = file_id(path)?;
-            entries.push(Entry { file, attached, fixed: true, plugged: None, users: 0 });
+            let (fixed, writable) = (true, false);
+            entries.push(Entry { file, attached, writable, fixed, plugged: None, users: 0 });
         }
         let (entries, plugging) = (RefCell::new(entries), Mutex::new(()));
         let disks = Disks { entries, plugging, pod: pod.into(), dir: dir.to_path_buf() };
@@ -111,14 +122,20 @@ impl Disks {
 
     /// A layer's place for one more container; it is plugged in if it is not there. Given back by [`Disks::release`].
     pub async fn acquire(&self, vm: &Vm, path: &Path) -> Result<Attached> {
+        self.acquire_disk(vm, &Disk { path: path.to_owned(), read_only: true }).await
+    }
+
+    /// The same of a disk that may be written to. One that is there for reading is not for writing too: QEMU says so.
+    pub async fn acquire_disk(&self, vm: &Vm, disk: &Disk) -> Result<Attached> {
+        let Disk { path, read_only } = disk;
         let file = file_id(path)?;
         let _plugging = self.plugging.lock().await;
-        if let Some(entry) = self.entries.borrow_mut().iter_mut().find(|entry| entry.file == file) {
+        let is_it = |entry: &&mut Entry| entry.file == file && entry.writable != *read_only;
+        if let Some(entry) = self.entries.borrow_mut().iter_mut().find(is_it) {
             entry.users += 1;
             return Ok(entry.attached.clone());
         }
-        let disk = Disk { path: path.to_owned(), read_only: true };
-        let plugged = vm.attach(&disk).await.map_err(|err| explain(&err, path))?;
+        let plugged = vm.attach(disk).await.map_err(|err| explain(&err, path))?;
         let device = plugged.device();
         let attached = Attached {
             driver: device.driver.into(),
@@ -128,6 +145,7 @@ impl Disks {
         let entry = Entry {
             file,
             attached: attached.clone(),
+            writable: !read_only,
             fixed: false,
             plugged: Some(plugged),
             users: 1,
@@ -202,11 +220,11 @@ fn file_id(path: &Path) -> Result<FileId> {
 
 /// The way out depends on nothing but what the pod was started with.
 fn explain(err: &VmError, path: &Path) -> Error {
-    let error = Error::new(format!("attach image {path:?}: {err}"));
+    let error = Error::new(format!("attach {path:?}: {err}"));
     match err {
         VmError::NoSlot { .. } => error.hint(
             "start the pod with `--machine q35 --slots N`, which takes images later, \
-             or with `--attach-image IMAGE`, which has this one from the start",
+             or with `--attach-image IMAGE`, which has an image from the start",
         ),
         _ => error, // hyperstart_vmm::Error is non-exhaustive
     }

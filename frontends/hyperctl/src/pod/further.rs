@@ -146,6 +146,10 @@ impl Made {
     }
 }
 
+fn disks_of(state: &State) -> Vec<Attached> {
+    state.attached.iter().chain(&state.disks).cloned().collect()
+}
+
 async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<Rc<Contained>> {
     if hosting.ending.get() {
         return Err(Error::new("the pod is ending"));
@@ -153,28 +157,25 @@ async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<
     let Root::Image { layers } = &order.container.root else {
         return Err(Error::new("its root is no image"));
     };
+    let mut container = order.container.clone();
+    container.find_mounts_in(&hosting.first.state()?.mounts)?;
     let store = Store::open()?;
     let pod = hosting.first.state()?.id.clone();
     let (_, claim) = store.claim_further(&pod, |pod, id| describe(order, pod, id))?;
     let id = container_id(&claim.state.id)?;
     made.claim = Some(claim);
-    for layer in layers {
-        made.attached.push(hosting.disks.acquire(&hosting.vm, layer).await?);
-    }
-    if let Some(claim) = &mut made.claim {
-        claim.state.attached.clone_from(&made.attached);
-        claim.save()?;
-    }
-    let storages = order.container.storages(&id, &made.attached)?;
+    let (attached, volumes) = attach(hosting, &container, layers, made).await?;
+    let mut storages = container.storages(&id, &attached)?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
+    storages.extend(container.mounts.storages(&id, &volumes));
     let shares_pids = hosting.first.state()?.share_pid;
-    let spec = order.container.spec_for(&id, &root, shares_pids);
-    let options = order.container.flags.options(storages);
+    let spec = container.spec_for(&id, &root, shares_pids);
+    let options = container.flags.options(storages);
     made.container = Some(hosting.sandbox.container(id.clone())); // also one that is half made when we give up
-    let container = hosting.sandbox.create_container(&id, &spec, options).await;
-    let container = container.map_err(|err| client::guest_error(&err))?;
+    let created = hosting.sandbox.create_container(&id, &spec, options).await;
+    let created = created.map_err(|err| client::guest_error(&err))?;
     let Some(claim) = made.claim.take() else { return Err(Error::new("it has no record")) };
-    let contained = Rc::new(Contained::new(container, claim));
+    let contained = Rc::new(Contained::new(created, claim));
     made.contained = Some(Rc::clone(&contained));
     contained.fronts.hold().await?;
     let tty = order.container.tty();
@@ -184,6 +185,31 @@ async fn begin(hosting: &Rc<Hosting>, order: &Order, made: &mut Made) -> Result<
     contained.container.start().await.map_err(|err| client::command_error(&err))?;
     contained.edit(|state| state.status = Status::Running { since: time::unix_millis() })?;
     Ok(contained)
+}
+
+/// Its image's layers, and the disks of its volumes: in the record before the guest hears of them.
+async fn attach(
+    hosting: &Hosting,
+    container: &Container,
+    layers: &[PathBuf],
+    made: &mut Made,
+) -> Result<(Vec<Attached>, Vec<Attached>)> {
+    for layer in layers {
+        made.attached.push(hosting.disks.acquire(&hosting.vm, layer).await?);
+    }
+    let (attached, mut volumes) = (made.attached.clone(), Vec::new());
+    for disk in container.mounts.disks() {
+        let attached = hosting.disks.acquire_disk(&hosting.vm, disk).await?;
+        made.attached.push(attached.clone());
+        volumes.push(attached);
+    }
+    if let Some(claim) = &mut made.claim {
+        claim.state.attached.clone_from(&attached);
+        claim.state.mounts.clone_from(&container.mounts.record);
+        claim.state.disks.clone_from(&volumes);
+        claim.save()?;
+    }
+    Ok((attached, volumes))
 }
 
 fn describe(order: &Order, pod: &State, id: String) -> State {
@@ -214,7 +240,7 @@ async fn follow(hosting: Rc<Hosting>, contained: Rc<Contained>, log: Log, ends: 
         contained.delivered().await;
     }
     remove(&contained.container).await;
-    let attached = contained.state().map(|state| state.attached.clone()).unwrap_or_default();
+    let attached = contained.state().map(|state| disks_of(&state)).unwrap_or_default();
     hosting.disks.release(&hosting.vm, &attached).await;
     contained.fronts.tell(Ended::of(&outcome, String::new())).await;
     if let Some(mut claim) = contained.take() {
@@ -264,7 +290,7 @@ pub async fn go_on(hosting: Rc<Hosting>, mut claim: Claim) {
     let container = hosting.sandbox.container(id.clone());
     if claim.state.status == Status::Booting {
         remove(&container).await;
-        let attached = claim.state.attached.clone();
+        let attached = disks_of(&claim.state);
         drop(claim);
         hosting.disks.release(&hosting.vm, &attached).await;
         return;

@@ -125,7 +125,7 @@ async fn house(taken: Taken, claim: Claim) -> std::result::Result<Rc<Hosting>, (
         let further = further::left(&claim.dir);
         let used: Vec<Attached> = std::iter::once(&claim.state)
             .chain(further.iter().map(|claim| &claim.state))
-            .flat_map(|state: &State| state.attached.clone())
+            .flat_map(|state: &State| state.attached.iter().chain(&state.disks).cloned())
             .collect();
         let disks = Disks::adopt(&vm, &claim.dir, id.as_str(), plugged, &used).await?;
         Ok((id, disks, further))

@@ -10,13 +10,14 @@
 //! (see `heir`). What it has to say goes into `host.log`, and at the end to whoever is in front.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyperstart::spec::take_host_hooks;
 use hyperstart::{Container as Guest, Sandbox, SandboxConfig};
-use hyperstart_vmm::{Disk, Machine, Share, Vm, end_remains};
+use hyperstart_vmm::{Disk, Machine, Share, ShareKind, Vm, end_remains};
 use tokio::time::timeout;
 
 use crate::error::{Context as _, Error, Result};
@@ -27,7 +28,7 @@ use crate::output;
 use crate::pod::client;
 use crate::pod::contained::Log;
 use crate::pod::control::Ended;
-use crate::pod::disks::Disks;
+use crate::pod::disks::{Attached, Disks};
 use crate::pod::failure::{explained, failure, give_way};
 use crate::pod::hosting::{Hosting, container_id};
 use crate::pod::name;
@@ -125,6 +126,7 @@ fn describe(order: &Order, id: String) -> State {
         remove: order.remove,
         readers: order.reader.iter().cloned().collect(),
         images: order.images.clone(),
+        mounts: order.container.mounts.record.clone(),
         ..State::new(id, name, order.container.label.clone(), order.vm.clone())
     }
 }
@@ -157,6 +159,9 @@ async fn boot(
     machine.outlives_owner = true;
     attach(&mut machine, order);
     machine.shares.extend(order.container.binds.shares(&dir)?);
+    let first_volume = machine.disks.len();
+    machine.disks.extend(order.container.mounts.disks().cloned());
+    let volumes = first_volume..machine.disks.len();
     let vm = Vm::launch(&machine, &dir).await?;
     edit(claim, |state| {
         state.console = Some(vm.console_log().to_path_buf());
@@ -166,7 +171,7 @@ async fn boot(
     vm.ready(order.deadline).await?;
     step(receipt::READY);
     let created = tokio::select! {
-        created = create(order, hooks, claim, &vm, &mut step) => created,
+        created = create(order, hooks, claim, &vm, volumes, &mut step) => created,
         err = failure(&vm) => Err(err),
     };
     let (sandbox, container, disks) = explained(&vm, created).await?;
@@ -185,6 +190,7 @@ async fn create(
     hooks: &Hooks,
     claim: &RefCell<Claim>,
     vm: &Vm,
+    volumes: Range<usize>,
     step: &mut impl FnMut(&str),
 ) -> Result<(Sandbox, Guest, Disks)> {
     let (id, dir) = (claim.borrow().state.id.clone(), claim.borrow().dir.clone());
@@ -205,6 +211,9 @@ async fn create(
     let mut storages = order.container.storages(&id, &attached)?;
     let root = storages.last().map(|root| root.mount_point.clone()).unwrap_or_default();
     storages.extend(order.container.binds.storages());
+    let devices = volumes.filter_map(|index| vm.disk_device(index));
+    let volumes: Vec<Attached> = devices.map(|device| Attached::of(device, &id)).collect();
+    storages.extend(order.container.mounts.storages(&id, &volumes));
     let mut spec = order.container.spec_for(&id, &root, order.share_pid);
     take_host_hooks(&mut spec); // the same that `hooks` runs
     edit(claim, |state| {
@@ -358,6 +367,7 @@ fn attach(machine: &mut Machine, order: &Order) {
     let layer = |path| Disk { path, read_only: true };
     machine.disks.extend(order.attached_layers().into_iter().map(layer));
     if let Root::Directory { path } = &order.container.root {
-        machine.shares.push(Share { path: path.clone(), tag: ROOTFS_TAG.into(), read_only: false });
+        let (kind, tag) = (ShareKind::NineP, ROOTFS_TAG.into());
+        machine.shares.push(Share { kind, path: path.clone(), tag, read_only: false });
     }
 }

@@ -78,6 +78,26 @@ pub struct State {
     /// Where the layers of its image are, from the lowest up.
     #[serde(default)]
     pub attached: Vec<Attached>,
+    /// What of the host its container mounts, by `-v` and `--mount`.
+    #[serde(default)]
+    pub mounts: Vec<Mounted>,
+    /// Of a further container: the disks that it was given beside its image.
+    #[serde(default)]
+    pub disks: Vec<Attached>,
+}
+
+/// Something of the host's in a container.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Mounted {
+    pub source: Option<PathBuf>,
+    pub target: PathBuf,
+    /// `virtio-fs`, `9p`, `copy`, `block` or `tmpfs`.
+    pub driver: String,
+    /// The share's, if it is one.
+    pub tag: Option<String>,
+    /// The volume's name, if it has one.
+    pub volume: Option<String>,
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -142,6 +162,8 @@ impl State {
             hooks: None,
             images: Vec::new(),
             attached: Vec::new(),
+            mounts: Vec::new(),
+            disks: Vec::new(),
         }
     }
 
