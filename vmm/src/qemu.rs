@@ -1,7 +1,7 @@
 //! How QEMU is told what a [`Machine`] is: a pure function from the description to an argument list.
 //!
 //! Nothing is started or looked at here; what had to be found out first (accelerator, sockets, sizes) comes in as
-//! [`Wiring`]. The list is compatible with QEMU 7.2 to 10. Choices worth a reason:
+//! [`Wiring`]; where things will be in the guest is in `places`. The list is compatible with QEMU 7.2 to 10. Choices worth a reason:
 //!
 //! - QEMU is the *client* of its control and serial sockets: no polling for sockets to appear, and a QEMU that starts
 //!   after its owner has died finds nobody listening and ends.
@@ -21,163 +21,27 @@
 //! - `panic=-1` with `-no-reboot` makes QEMU end when the kernel panics, `reboot=t` when init reboots, with no
 //!   firmware.
 
+mod kernel_words;
+mod places;
+mod wiring;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hyperstart_protocol::SERIAL_PORT_NAME;
 
 use crate::accel::Accel;
 use crate::machine::{Boot, Disk, Machine, MachineKind, Network, Nic, PmemKind, Share, ShareKind};
-use crate::root::{self, Verity};
+use kernel_words::kernel_command_line;
+pub use places::{DiskDevice, PMEM_ALIGN, Slot, disk_devices, slots};
+use places::{FIRST_SLOT, mapped, pmem_space_gib};
+pub use wiring::{Channel, Clocks, DiskFacts, ICOUNT_TSC_KHZ, TIMER_PATCH, Wiring, share_socket};
 
-/// What had to be found out before QEMU can be told.
-#[derive(Clone, Debug)]
-pub struct Wiring {
-    /// What runs guest code.
-    pub accel: Accel,
-    /// Whether the guest's CPU has no RDRAND, so that it needs an entropy device.
-    pub needs_rng: bool,
-    /// Whether QEMU confines itself by seccomp.
-    pub sandbox: bool,
-    /// How the guest's kernel learns the frequencies of its clocks.
-    pub clocks: Clocks,
-    /// The socket on which we wait for QEMU's control connection.
-    pub qmp: PathBuf,
-    /// The socket on which QEMU waits for an heir's control connection, if the VM outlives its owner.
-    pub monitor: Option<PathBuf>,
-    /// How bytes reach the agent.
-    pub channel: Channel,
-    /// The size of the rootfs image in bytes; 0 with an initrd.
-    pub rootfs_bytes: u64,
-    /// How the root's blocks are checked, if they are.
-    pub verity: Option<Verity>,
-    /// One for each of the machine's disks.
-    pub disks: Vec<DiskFacts>,
-    /// Whether we may change file owners, so that a share can keep them.
-    pub privileged: bool,
-    /// The directory of the sockets at which virtiofsd listens: see [`share_socket`].
-    pub share_sockets: PathBuf,
-}
-
-/// Where the daemon of the share of this index listens.
-pub fn share_socket(dir: &Path, index: usize) -> PathBuf {
-    dir.join(format!("fs{index}.sock"))
-}
-
-/// How the guest's kernel learns the frequencies of its clocks. It measures against a PIT what it is not told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clocks {
-    /// It measures both: any kernel can.
-    Measured,
-    /// It is told its timer's and measures the time stamp counter's: needs the patch that is named [`TIMER_PATCH`].
-    TimerTold,
-    /// It is told both, and needs no PIT.
-    Told {
-        /// The time stamp counter's frequency; `None` under KVM, where the guest asks KVM's own clock.
-        tsc_khz: Option<u32>,
-    },
-}
-
-/// The kernel patch, as the kernel's manifest names it, that makes the kernel take its timer's frequency from us.
-pub const TIMER_PATCH: &str = "timer-frequencies";
-/// The frequency of the time stamp counter when one instruction is one nanosecond.
-pub const ICOUNT_TSC_KHZ: u32 = 1_000_000;
-
-/// How bytes reach the agent, with what QEMU must know of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Channel {
-    /// The kernel's vsock, at this context id; the guest says ready to this port of ours.
-    VhostVsock {
-        /// The guest's context id.
-        cid: u32,
-        /// The host's port for READY.
-        ready_port: u32,
-    },
-    /// A daemon's vsock, behind its vhost-user socket.
-    VhostUserVsock {
-        /// The daemon's socket for QEMU.
-        socket: PathBuf,
-        /// The host's port for READY.
-        ready_port: u32,
-    },
-    /// A virtio-serial port, whose host side is a socket.
-    Serial {
-        /// The socket.
-        socket: PathBuf,
-        /// QEMU listens there and takes one connection after the other; else we listen, and QEMU connects once.
-        listens: bool,
-    },
-}
-
-impl Channel {
-    /// The socket at which QEMU listens, if it does.
-    pub(crate) fn listener(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Serial { socket, listens: true } => Some(socket),
-            Self::Serial { listens: false, .. }
-            | Self::VhostVsock { .. }
-            | Self::VhostUserVsock { .. } => None,
-        }
-    }
-}
-
-/// What is known of a disk's file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskFacts {
-    /// Whether it is a block device of the host, not a file.
-    pub block_device: bool,
-    /// Its size in bytes, if it is a file.
-    pub bytes: u64,
-}
-
-/// Where a disk is in the guest, in the words of a Kata storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskDevice {
-    /// The storage driver: `mmioblk`, `blk` or `virtio-pmem`.
-    pub driver: &'static str,
-    /// The storage's source: a PCI path for `blk` (`"05"`), else the same as `path`.
-    pub source: String,
-    /// The device node in the guest, such as `/dev/vda` or `/dev/pmem1`.
-    pub path: String,
-}
-
-impl DiskDevice {
-    /// Whether a filesystem on it can be used in place (`dax=always`).
-    pub fn is_pmem(&self) -> bool {
-        self.path.starts_with("/dev/pmem")
-    }
-}
-
-/// A place for a disk that comes while the VM runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// Where QEMU is told to put it.
-    pub bus: String,
-    /// The PCI slot on that bus.
-    pub address: u32,
-    /// The PCI path by which the guest finds it.
-    pub pci_path: String,
-}
-
-/// What persistent memory must be a multiple of.
-pub const PMEM_ALIGN: u64 = 2 << 20;
-/// The first PCI slot that is ours: 0 is the host bridge, 1 the older board's ISA bridge.
-const FIRST_SLOT: u32 = 2;
 /// `rtc=on`: without one, the kernel waits a second for it.
 const MICROVM: &str = "microvm,rtc=on,isa-serial=on,x-option-roms=off";
 const Q35: &str = "q35,smm=off,vmport=off,hpet=off,sata=off,smbus=off,usb=off,i8042=off";
 const PC: &str = "pc,smm=off,vmport=off,hpet=off,usb=off,i8042=off";
-const GIB: u64 = 1 << 30;
-const PAGE: u64 = 4096;
-/// What the guest's kernel keeps for each page of persistent memory (`struct page`).
-const PAGE_MAP_ENTRY: u64 = 64;
-/// The part of guest memory that may be spent so on disks: an eighth, 512 MiB of disks for 64 MiB of memory.
-const PAGE_MAP_SHARE: u64 = 8;
-/// The bus clock of QEMU's local APIC timer, under KVM as under TCG.
-const LAPIC_TIMER_KHZ: u32 = 1_000_000;
-/// `noreplace-smp`: patching LOCK prefixes out costs 4 M guest instructions, and saves less under TCG.
-const KERNEL_WORDS: [&str; 4] = ["console=ttyS0", "quiet", "reboot=t", "noreplace-smp"];
 /// `spawn`: QEMU never starts a program for us.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -209,129 +73,6 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<OsString> {
 /// Whether QEMU ended because it was built without seccomp, or the host does not let it use it.
 pub fn cannot_confine_itself(stderr: &str) -> bool {
     stderr.contains("sandbox") || stderr.contains("seccomp")
-}
-
-/// Where each of the machine's disks is in the guest, in their order.
-pub fn disk_devices(machine: &Machine, wiring: &Wiring) -> Vec<DiskDevice> {
-    let mut slot = FIRST_SLOT + root_slots(machine);
-    let mut next_pmem = u32::from(matches!(machine.boot, Boot::Rootfs(_)));
-    let mut letters = 'a'..='z';
-    let device = |pmem: bool| {
-        let path = if pmem {
-            format!("/dev/pmem{next_pmem}")
-        } else {
-            format!("/dev/vd{}", letters.next().unwrap_or('?')) // Machine::check allows fewer than 26
-        };
-        let (driver, source) = match (machine.kind, pmem) {
-            (MachineKind::Microvm, _) => ("mmioblk", path.clone()),
-            (MachineKind::Q35 | MachineKind::Pc, true) => ("virtio-pmem", path.clone()),
-            (MachineKind::Q35 | MachineKind::Pc, false) => ("blk", format!("{slot:02x}")),
-        };
-        next_pmem += u32::from(pmem);
-        slot += 1;
-        DiskDevice { driver, source, path }
-    };
-    mapped(machine, wiring).into_iter().map(device).collect()
-}
-
-/// The machine's slots, which come after all that it has from the start.
-pub fn slots(machine: &Machine, wiring: &Wiring) -> Vec<Slot> {
-    let count = |list: usize| u32::try_from(list).unwrap_or(u32::MAX); // Machine::check allows 24
-    let devices = [machine.disks.len(), machine.shares.len(), machine.nics.len()];
-    let devices = devices.map(count).iter().sum::<u32>();
-    let channel_and_rng = 1 + u32::from(wiring.needs_rng);
-    let first = FIRST_SLOT + root_slots(machine) + devices + channel_and_rng;
-    let slot = |index: u32| match machine.kind {
-        MachineKind::Q35 => Slot {
-            bus: format!("slot{index}"),
-            address: 0,
-            pci_path: format!("{:02x}/00", first + index),
-        },
-        MachineKind::Pc | MachineKind::Microvm => Slot {
-            bus: "pci.0".to_owned(),
-            address: first + index,
-            pci_path: format!("{:02x}", first + index),
-        },
-    };
-    (0..machine.slots).map(slot).collect()
-}
-
-/// The kernel's command line.
-pub fn kernel_command_line(machine: &Machine, wiring: &Wiring) -> String {
-    let mut words: Vec<String> = KERNEL_WORDS.map(str::to_owned).into();
-    if !machine.has_acpi() {
-        words.push("acpi=off".to_owned()); // the kernel need not look
-    }
-    if matches!(machine.boot, Boot::Rootfs(_)) {
-        words.extend(root::words(wiring.verity.as_ref()));
-    }
-    if let (Some(gib), false) = (pmem_space_gib(machine, wiring), machine.has_acpi()) {
-        // Without ACPI the kernel does not know that persistent memory is there, and puts PCI BARs over it.
-        words.push(format!("memmap={gib}G$4G"));
-        // The firmware's table of interrupts is wrong for some of q35's slots, and virtio-pmem, alone among our devices, has
-        // no MSI: a guest that powers off would wait for ever for the answer to its last flush.
-        words.push("irqfixup".to_owned());
-    }
-    words.extend(clock_words(machine, wiring));
-    match &wiring.channel {
-        Channel::VhostVsock { ready_port, .. } | Channel::VhostUserVsock { ready_port, .. } => {
-            words.push(format!("hyperstart.ready={ready_port}"));
-        }
-        Channel::Serial { .. } => {}
-    }
-    words.extend(machine.cmdline.iter().cloned());
-    words.join(" ")
-}
-
-/// What the kernel is told of its clocks. A counter that is compared with another clock, or between CPUs, must be called
-/// reliable: QEMU's threads wait for the host, and the kernel takes that for drift.
-fn clock_words(machine: &Machine, wiring: &Wiring) -> Vec<String> {
-    let lapic = || format!("lapic_timer_khz={LAPIC_TIMER_KHZ}");
-    let mut words = match wiring.clocks {
-        Clocks::Measured => vec!["no_timer_check".to_owned()],
-        Clocks::TimerTold => vec!["no_timer_check".to_owned(), lapic()],
-        Clocks::Told { .. } => vec![lapic()],
-    };
-    let tsc_khz = match wiring.clocks {
-        Clocks::Told { tsc_khz } => tsc_khz,
-        Clocks::Measured | Clocks::TimerTold => machine.icount.then_some(ICOUNT_TSC_KHZ),
-    };
-    words.extend(tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
-    let only_clock = machine.kind == MachineKind::Microvm && machine.cpus == 1;
-    if !only_clock || tsc_khz.is_none() {
-        words.push("tsc=reliable".to_owned());
-    }
-    words
-}
-
-/// Which of the machine's disks are mapped rather than read. The guest's kernel keeps 64 bytes in guest memory for each
-/// page of what is mapped: disks for which that would be too much are read.
-fn mapped(machine: &Machine, wiring: &Wiring) -> Vec<bool> {
-    let mut left = (u64::from(machine.memory_mib) << 20) / PAGE_MAP_SHARE;
-    let is_mapped = |(disk, facts): (&Disk, &DiskFacts)| {
-        let page_map = facts.bytes / PAGE * PAGE_MAP_ENTRY;
-        let mapped = can_be_pmem(machine, disk, facts) && page_map <= left;
-        left -= if mapped { page_map } else { 0 };
-        mapped
-    };
-    machine.disks.iter().zip(&wiring.disks).map(is_mapped).collect()
-}
-
-/// A read-only image can be mapped, in the boot mode that is about that, if its size allows it. Never beside an NVDIMM:
-/// QEMU lists several of those to the guest in no order that can be known.
-fn can_be_pmem(machine: &Machine, disk: &Disk, facts: &DiskFacts) -> bool {
-    matches!(machine.boot, Boot::Rootfs(_))
-        && machine.pmem == PmemKind::VirtioPmem
-        && machine.kind.has_pci()
-        && disk.read_only
-        && !facts.block_device
-        && facts.bytes > 0
-        && facts.bytes.is_multiple_of(PMEM_ALIGN)
-}
-
-/// How many PCI slots the root takes: they come before those of the disks.
-fn root_slots(machine: &Machine) -> u32 {
-    u32::from(matches!(machine.boot, Boot::Rootfs(_)) && machine.pmem == PmemKind::VirtioPmem)
 }
 
 struct Args {
@@ -563,15 +304,6 @@ fn memory(machine: &Machine, wiring: &Wiring) -> String {
         PmemKind::Nvdimm => ",slots=1",
     };
     format!("{base}M{slots},maxmem={}M", u64::from(base) + space_gib * 1024)
-}
-
-/// How much address space persistent memory takes, from 4 GiB on; `None` if there is none. Each device is aligned by
-/// QEMU as it sees fit: up to a GiB each.
-fn pmem_space_gib(machine: &Machine, wiring: &Wiring) -> Option<u64> {
-    let Boot::Rootfs(_) = machine.boot else { return None };
-    let mapped = wiring.disks.iter().zip(mapped(machine, wiring)).filter(|(_, mapped)| *mapped);
-    let sizes = mapped.map(|(facts, _)| facts.bytes).chain([wiring.rootfs_bytes]);
-    Some(sizes.map(|bytes| bytes.div_ceil(GIB)).sum::<u64>() + 1)
 }
 
 fn on_off(on: bool) -> &'static str {
