@@ -19,6 +19,8 @@ pub mod random;
 pub mod scheduling;
 pub mod seccomp;
 pub mod swap;
+#[cfg(all(target_env = "musl", panic = "abort"))]
+mod unwind;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
