@@ -24,6 +24,9 @@ const ROUNDING_KIB: u64 = 64;
 /// The same after hundreds at a time: its allocator gives a page back only when nothing is left on it, and some of what
 /// stays for good lies between what went.
 const KEPT_KIB: u64 = 384;
+/// What a second five hundred execs may add: eight rounds of them, one after another, added 96 KiB in three steps, and
+/// one of 108 KiB was seen. A kilobyte kept for each would be 500.
+const GAPS_KIB: u64 = 192;
 /// Cycles before the first look: they fill the table of events, and the allocator's gaps.
 const WARM_UP: usize = 140;
 
@@ -56,12 +59,12 @@ impl Before {
     }
 
     /// The same after each of two rounds of hundreds at a time: the first may leave PID 1 a bounded piece larger, and
-    /// the second nothing that the first did not.
-    fn assert_bounded(&self, vm: &Vm, round: impl Fn()) {
+    /// the second `more` than that.
+    fn assert_bounded(&self, vm: &Vm, more: u64, round: impl Fn()) {
         round();
         let first = self.assert_within(vm, self.anonymous_kib + KEPT_KIB);
         round();
-        self.assert_within(vm, first.max(self.anonymous_kib) + ROUNDING_KIB);
+        self.assert_within(vm, first.max(self.anonymous_kib) + more);
     }
 
     fn assert_within(&self, vm: &Vm, most: u64) -> u64 {
@@ -82,7 +85,7 @@ impl Before {
 fn two_hundred_containers_are_alive_at_once() {
     let vm = boot(SandboxConfig::default());
     let before = Before::of(&vm);
-    before.assert_bounded(&vm, || two_hundred(&vm));
+    before.assert_bounded(&vm, ROUNDING_KIB, || two_hundred(&vm));
     vm.shutdown();
 }
 
@@ -124,7 +127,7 @@ fn containers_that_come_and_go_leave_nothing() {
 }
 
 /// Five hundred execs of one container are alive at once: each has its own streams and exit, and nothing of them stays
-/// but a bounded piece of PID 1's memory, to which a second five hundred add nothing.
+/// but a bounded piece of PID 1's memory, to which a second five hundred add little.
 #[test]
 fn five_hundred_execs_are_alive_at_once() {
     let vm = boot(SandboxConfig::default());
@@ -132,7 +135,7 @@ fn five_hundred_execs_are_alive_at_once() {
     // that was translated a thousand times takes a translating QEMU minutes.
     let keeper = vm.start("keeper", &Run::probe(["sleep", "6000000"]));
     let before = Before::of(&vm);
-    before.assert_bounded(&vm, || {
+    before.assert_bounded(&vm, GAPS_KIB, || {
         let web = vm.start("web", &Run::probe(["sleep", "6000000"]));
         five_hundred(&vm, &web);
         web.kill();
