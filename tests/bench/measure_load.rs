@@ -34,15 +34,17 @@ const ORPHANS: usize = 100_000;
 pub fn measure(figures: &mut Figures) -> Result<()> {
     for part in [alive, growth] {
         let vm = guest(&machine());
-        part(&vm, figures)?;
+        let measured = part(&vm, figures);
         vm.kill();
+        measured?;
     }
     for part in [cycles, execs, orphans] {
         let mut machine = machine();
         let counter = Counter::attach(&mut machine)?;
         let vm = guest(&machine);
-        part(&vm, &counter, figures)?;
+        let measured = part(&vm, &counter, figures);
         vm.kill();
+        measured?;
     }
     Ok(())
 }
@@ -132,9 +134,11 @@ fn execs(vm: &Vm, counter: &Counter, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
+/// Reads both outputs to their ends, so that the exec is forgotten.
 async fn finish(process: &Process) -> Result<()> {
-    let mut said = String::new();
+    let (mut said, mut complaint) = (String::new(), String::new());
     process.stdout().read_to_string(&mut said).await.context("read stdout")?;
+    process.stderr().read_to_string(&mut complaint).await.context("read stderr")?;
     let status = process.wait().await?;
     ensure!(status.success() && said.starts_with("6."), "{} {said:?}", status.code());
     Ok(())
